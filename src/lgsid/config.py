@@ -1,0 +1,296 @@
+"""Every option of every stage: one strict class per stage, units in the names, nothing else anywhere.
+
+A YAML file is read into `RunConfig`; ``--set stage.key=value`` changes single keys; an unknown key is an error with the
+nearest known name. Paths are relative to the YAML file they stand in, so a run can be started from any folder.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lgsid.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of all configuration: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ChoiceConfig(Strict):
+    """The choice model of the simulated world: multinomial logit over an exposed slate, after Huff (1964).
+
+    ``utility = popularity_weight · log popularity + interest_weight · taste·item + price terms
+    - distance_weight · log(1 + distance_km / distance_scale_km)``
+    """
+
+    distance_weight: float = Field(default=2.0, ge=0)
+    """Strength of distance decay (Huff's exponent lambda)."""
+    distance_scale_km: float = Field(default=1.0, gt=0)
+    """Distance below which decay is flat."""
+    interest_weight: float = Field(default=3.0, ge=0)
+    """Weight of the match between a user's taste and an item's category and style."""
+    popularity_weight: float = Field(default=0.7, ge=0)
+    """Weight of the item's log popularity."""
+    price_weight: float = Field(default=0.8, ge=0)
+    """Weight of the mismatch between a user's budget and an item's price level."""
+    outside_utility: float = 2.5
+    """Utility of choosing nothing from the slate; higher means fewer clicks."""
+    order_rate: float = Field(default=0.25, gt=0, lt=1)
+    """Share of clicks that become orders for an item of average fit."""
+
+
+class WorldConfig(Strict):
+    """The simulated world: real places, invented shops and people, behaviour from a documented choice model."""
+
+    language: Literal["en", "zh"] = "en"
+    """English shops in US cities, or Chinese shops in Chinese cities."""
+    cities: int = Field(default=12, ge=1)
+    """Number of real cities, the largest first within each of several provinces."""
+    items: int = Field(default=8_000, ge=1)
+    """Number of shops."""
+    users: int = Field(default=2_000, ge=1)
+    """Number of people, each with a home, a taste and a budget."""
+    events: int = Field(default=200_000, ge=0)
+    """Number of events (impressions, clicks and orders together), approximately."""
+    slate: int = Field(default=8, ge=1)
+    """Items exposed together in one session."""
+    days: int = Field(default=90, ge=1)
+    """Length of the simulated period in days."""
+    start: str = "2026-01-01"
+    """First day (UTC)."""
+    choice: ChoiceConfig = ChoiceConfig()
+    """Parameters of the choice model; kept beside the data as its truth."""
+
+
+class DataConfig(Strict):
+    """Stage 1: where the tables come from and how strictly they are checked."""
+
+    world: WorldConfig | None = None
+    """Simulate the data (the embedded default) …"""
+    items: Path | None = None
+    """… or read an items table (Parquet or CSV) …"""
+    events: Path | None = None
+    """… and, if there is one, an events table."""
+    lenient: bool = False
+    """Drop bad rows, count them and write them to a reject file, instead of stopping."""
+    datum: Literal["wgs84", "gcj02", "bd09"] = "wgs84"
+    """Coordinate system of the tables; GCJ-02 (Amap, Tencent) and BD-09 (Baidu) are converted to WGS-84."""
+    empty_title: Literal["error", "category"] = "error"
+    """What an empty title means: a bad row, or "named by its category" (for data in which many places have no name)."""
+    fill_regions: bool = True
+    """Fill missing province, city and district by reverse geocoding."""
+    max_title_chars: int = Field(default=512, ge=1)
+    """A longer title is a bad row: usually a column shift or a whole page pasted into a cell."""
+    max_description_chars: int = Field(default=20_000, ge=1)
+    """A longer description is a bad row."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.world is None) == (self.items is None):
+            raise ValueError("give exactly one of data.world and data.items")
+        return self
+
+
+class PromptConfig(Strict):
+    """How an item is written down for the encoder."""
+
+    language: Literal["en", "zh"] = "en"
+    """Language of the template's own words."""
+    kind: Literal["full", "content", "location"] = "full"
+    """Content and location text together (the method's), or one of them alone (for comparison)."""
+    max_description_chars: int = Field(default=300, ge=0)
+    """Descriptions are cut here, at a word boundary, so that the location is never truncated away."""
+
+
+class EncoderConfig(Strict):
+    """Which text encoder, and how it runs."""
+
+    model: str = "minilm"
+    """A folder, a hub name, or the short name of an installed package (`minilm`, `smollm2`, `gemma3-270m`, `mpnet`)."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 halves the time where the CPU or GPU has bf16 arithmetic; auto uses it there."""
+    max_tokens: int = Field(default=512, ge=8)
+    """Longer prompts are cut by the tokenizer."""
+    batch_tokens: int = Field(default=2_048, ge=64)
+    """Tokens per batch, padding included."""
+
+
+class AlignConfig(Strict):
+    """Stage 2: from items to embeddings."""
+
+    prompt: PromptConfig = PromptConfig()
+    encoder: EncoderConfig = EncoderConfig()
+
+
+class GeoFeatureConfig(Strict):
+    """Weights of the feature blocks of the first token's k-means; each block has unit spread before its weight."""
+
+    province: float = Field(default=6.0, ge=0)
+    """Province identity; high, because a token that spans two provinces is reachable from neither."""
+    city: float = Field(default=2.0, ge=0)
+    """City identity within the province."""
+    district: float = Field(default=0.5, ge=0)
+    """District identity within the city."""
+    cell: float = Field(default=0.25, ge=0)
+    """Identity of the grid cell (H3 or GeoHash)."""
+    globe: float = Field(default=1.0, ge=0)
+    """Position on the unit sphere, scaled by the catalogue's own spread."""
+    local: float = Field(default=4.0, ge=0)
+    """Position relative to the city's centre, scaled by the city's own spread."""
+    content: float = Field(default=0.3, ge=0)
+    """Coarse content: the top level of the category, and the brand."""
+    grid: Literal["h3", "geohash"] = "h3"
+    """Which grid the cell block uses."""
+    grid_resolution: int = Field(default=7, ge=0, le=15)
+    """H3 resolution (7: about 5 km²) or GeoHash length."""
+
+
+class SidConfig(Strict):
+    """Stage 3: from embeddings to geographic semantic IDs."""
+
+    levels: int = Field(default=3, ge=2)
+    """Tokens per SID, the geographic one included."""
+    codes: int = Field(default=256, ge=2)
+    """Codes per level."""
+    features: GeoFeatureConfig = GeoFeatureConfig()
+    epochs: int = Field(default=20, ge=0)
+    """Passes of joint training of the residual codebooks after their k-means start."""
+    batch: int = Field(default=2_048, ge=1)
+    """Items per training step."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    """Step size of joint training, relative to the residual's own scale."""
+    entropy_weight: float = Field(default=0.05, ge=0)
+    """Weight of the KL divergence from the soft code frequencies to uniform, relative to the residual energy."""
+    unique: Literal["reassign", "extra_token"] = "reassign"
+    """Make SIDs unique by moving items to free last-level codes at the least cost, or by one more token."""
+
+
+class ReportConfig(Strict):
+    """Stage 5: what the report shows."""
+
+    neighbours: tuple[int, ...] = (5, 10, 50)
+    """The K of neighbour geography P/C/T@K."""
+    neighbour_sample: int = Field(default=10_000, ge=1)
+    """Queries used for neighbour metrics; all items when there are fewer. Neighbours always come from all items."""
+    map_points: int = Field(default=20_000, ge=1)
+    """Most points drawn on one map."""
+
+
+class RunConfig(Strict):
+    """A whole run: what `lgsid run` reads from YAML."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig = DataConfig(world=WorldConfig())
+    align: AlignConfig = AlignConfig()
+    sid: SidConfig = SidConfig()
+    report: ReportConfig = ReportConfig()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ConfigError(f"line {node.start_mark.line + 1}: key {twice[0]!r} stands twice", "remove one of them")
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, is not a mapping, or has a key twice.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file {path}", "ls configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error.message}", error.fix) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, expected key: value pairs")
+    return content
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key.path=value`` strings; values are YAML, so ``true``, ``3`` and ``[5, 10]`` have their types."""
+    result: dict[str, Any] = copy.deepcopy(raw)
+    for override in overrides:
+        path, separator, value = override.partition("=")
+        if not separator or not path:
+            raise ConfigError(f"--set got {override!r}, expected key.path=value", "--set sid.codes=128")
+        *parents, leaf = path.split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {override}: {parent!r} is a value, not a section")
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from error
+    return result
+
+
+def parse(model: type[Model], raw: dict[str, Any], source: str) -> Model:
+    """Validate a mapping against a strict class, with an error that names the key, the value and what was expected."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise ConfigError(f"{source} does not fit:\n  " + "\n  ".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        got = "" if problem["type"] in ("missing", "value_error") else f" (got {problem['input']!r})"
+        return f"{key or 'configuration'}: {problem['msg']}{got}"
+    near = difflib.get_close_matches(str(problem["loc"][-1]), _field_names(model), n=1)
+    return f"{key}: no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        names.append(name)
+        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                names.extend(_field_names(part))
+    return names
+
+
+def load_run_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's configuration; ``None`` means the embedded default world.
+
+    Raises:
+        ConfigError: see `load_yaml`, `apply_overrides` and `parse`.
+    """
+    raw = apply_overrides({} if path is None else load_yaml(path), overrides)
+    raw.setdefault("name", "demo" if path is None else path.stem)
+    config = parse(RunConfig, raw, str(path or "the default configuration"))
+    base = Path.cwd() if path is None else path.resolve().parent
+    return _resolve_paths(config, base)
+
+
+def _resolve_paths(config: RunConfig, base: Path) -> RunConfig:
+    data = config.data
+    paths = {name: (base / value).resolve() for name in ("items", "events") if (value := getattr(data, name))}
+    return config.model_copy(update={"data": data.model_copy(update=paths)})
