@@ -283,7 +283,7 @@ def load_run_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConf
     Raises:
         ConfigError: see `load_yaml`, `apply_overrides` and `parse`.
     """
-    raw = apply_overrides({} if path is None else load_yaml(path), overrides)
+    raw = apply_overrides({"data": {"world": {}}} if path is None else load_yaml(path), overrides)
     raw.setdefault("name", "demo" if path is None else path.stem)
     config = parse(RunConfig, raw, str(path or "the default configuration"))
     base = Path.cwd() if path is None else path.resolve().parent

@@ -1,0 +1,5 @@
+"""``python -m lgsid``."""
+
+from lgsid.cli import main
+
+main()

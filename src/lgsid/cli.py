@@ -1,0 +1,157 @@
+"""The command line: one command per stage, heavy imports inside, errors as one message and its fix."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lgsid.errors import LgsidError
+
+if TYPE_CHECKING:
+    from lgsid.artifact import RunFolder, Stage
+    from lgsid.config import RunConfig
+
+app = typer.Typer(
+    name="lgsid",
+    help="Geographic semantic IDs: short codes that know what an item is and where it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one configuration key; repeatable.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, and do nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by 'lgsid run'.")]
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend end in a message and exit code 1, not in a traceback."""
+    try:
+        app()
+    except LgsidError as error:
+        if "--json" in sys.argv:
+            _print_json({"error": type(error).__name__, "message": error.message, "fix": error.fix})
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file; without one, the simulated world.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder (default: runs/NAME).")] = None,
+    set_: Set = [],  # noqa: B006
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run all stages: tables, embeddings, geographic semantic IDs, report. Resumes; skips what is already done."""
+    from lgsid.artifact import RunFolder
+    from lgsid.config import load_run_config
+    from lgsid.pipeline import REPORT
+
+    resolved = load_run_config(config, set_)
+    _execute(resolved, RunFolder(out or Path("runs") / resolved.name), REPORT, dry_run, as_json)
+
+
+def _stage_command(name: str, summary: str) -> None:
+    def command(run: Run, set_: Set = [], dry_run: DryRun = False, as_json: AsJson = False) -> None:  # noqa: B006
+        from lgsid.artifact import RunFolder
+        from lgsid.config import load_run_config
+        from lgsid.pipeline import COMMANDS, config_of
+
+        folder = RunFolder(run)
+        _execute(load_run_config(config_of(folder), set_), folder, COMMANDS[name], dry_run, as_json)
+
+    app.command(name, help=summary)(command)
+
+
+_stage_command("data", "Read or simulate the tables of RUN, and check them (stage 1).")
+_stage_command("align", "Write the items of RUN down as prompts and embed them (stages 1-2).")
+_stage_command("tokenize", "Turn the embeddings of RUN into geographic semantic IDs (stages 1-3).")
+_stage_command("report", "Write the report of RUN (all stages).")
+
+
+def _execute(config: RunConfig, folder: RunFolder, last: Stage, dry_run: bool, as_json: bool) -> None:
+    from lgsid.pipeline import STAGES, execute, plan
+
+    if dry_run:
+        steps = plan(config, folder)[: STAGES.index(last) + 1]
+        _output(
+            {"run": str(folder.root), "plan": dict(steps)},
+            as_json,
+            lambda: [f"{what:5} {name}" for name, what in steps],
+        )
+        return
+    figures = execute(config, folder, _no_report if as_json else _print_stage, last)
+    report = folder.path("5_report", "report.html")
+    result: dict[str, Any] = {"run": str(folder.root), "stages": figures}
+    if last.folder == "5_report":
+        result["report"] = str(report)
+    _output(result, as_json, lambda: [f"report: {report.resolve()}"] if "report" in result else [])
+
+
+@app.command()
+def explain(
+    run: Run,
+    what: Annotated[
+        str, typer.Argument(metavar="SID|ITEM", help="A SID such as 12-7-255, a prefix of one, or an item id.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what the tokens of a SID mean."""
+    from lgsid.artifact import RunFolder
+    from lgsid.sid.explain import explain_in_run
+
+    explanation = explain_in_run(RunFolder(run), what)
+    _output(explanation.to_json(), as_json, lambda: str(explanation).splitlines())
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check that this machine has what lgsid needs, and say how to get what is missing."""
+    from lgsid.doctor import examine
+
+    checks = examine()
+    _output(
+        [check.to_json() for check in checks],
+        as_json,
+        lambda: [str(check) for check in checks],
+    )
+    if any(check.state == "missing" for check in checks):
+        sys.exit(1)
+
+
+def _print_stage(folder: str, what: str, metrics: Mapping[str, Any]) -> None:
+    shown = {key: value for key, value in metrics.items() if isinstance(value, int | float | str) and value != ""}
+    print(f"{folder:9} {what:5} " + " · ".join(f"{key} {_number(value)}" for key, value in shown.items()), flush=True)
+
+
+def _no_report(folder: str, what: str, metrics: Mapping[str, Any]) -> None:
+    """With --json only the final document is printed."""
+
+
+def _number(value: int | float | str) -> str:
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _output(result: Any, as_json: bool, lines: Callable[[], list[str]]) -> None:
+    if as_json:
+        _print_json(result)
+        return
+    for line in lines():
+        print(line)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))

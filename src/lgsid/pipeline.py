@@ -1,0 +1,104 @@
+"""The stages of a run, in the order data flows, and the function that executes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lgsid.artifact import RunFolder, Stage, is_current, run_stage, write_text
+from lgsid.config import RunConfig
+from lgsid.errors import ConfigError, DataError
+
+Report = Callable[[str, str, Mapping[str, Any]], None]
+"""Called with a stage's folder, what happened to it ("run" or "kept") and its key figures."""
+
+
+def _lazily(module: str, function: str) -> Callable[[RunConfig, RunFolder], Mapping[str, Any]]:
+    """A stage function whose module, and the libraries behind it, are imported only when it runs."""
+
+    def call(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
+        result: Mapping[str, Any] = getattr(import_module(module), function)(config, run)
+        return result
+
+    return call
+
+
+def _tables(config: RunConfig) -> tuple[Path, ...]:
+    """The tables a run reads from outside its folder.
+
+    Raises:
+        DataError: one of them does not exist.
+    """
+    paths = tuple(path for path in (config.data.items, config.data.events) if path is not None)
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"no table {path}", "correct data.items and data.events in the configuration")
+    return paths
+
+
+DATA = Stage("1_data", (), ("data",), _lazily("lgsid.data.stage", "prepare_data"), _tables)
+ALIGN = Stage("2_align", ("1_data",), ("align",), _lazily("lgsid.align.stage", "embed_items"))
+SID = Stage("3_sid", ("1_data", "2_align"), ("sid",), _lazily("lgsid.sid.stage", "tokenize_items"))
+REPORT = Stage(
+    "5_report", ("1_data", "2_align", "3_sid"), ("name", "report"), _lazily("lgsid.evaluate.stage", "write_report")
+)
+STAGES = (DATA, ALIGN, SID, REPORT)
+COMMANDS = {"data": DATA, "align": ALIGN, "tokenize": SID, "report": REPORT}
+"""Stages by the name of their own command."""
+
+
+def plan(config: RunConfig, run: RunFolder) -> list[tuple[str, str]]:
+    """What `execute` would do, without doing it: (stage folder, "run" or "kept") in order."""
+    steps: list[tuple[str, str]] = []
+    for stage in STAGES:
+        upstream_kept = all(what == "kept" for name, what in steps if name in stage.needs)
+        steps.append((stage.folder, "kept" if upstream_kept and is_current(stage, config, run) else "run"))
+    return steps
+
+
+def execute(
+    config: RunConfig, run: RunFolder, report: Report = lambda *_: None, last: Stage = REPORT, force: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Run the stages in order up to ``last``, skipping those whose result is already there.
+
+    A run that was killed goes on where it stopped and ends with the same files, byte for byte.
+
+    Args:
+        config: the run's configuration; also written to ``config.yaml`` in the run folder.
+        run: the run's folder.
+        report: told about each finished stage.
+        last: the last stage to run.
+        force: run ``last`` even if its result is there.
+
+    Returns:
+        key figures by stage folder.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    with run.lock():
+        write_text(run.root / "config.yaml", config_yaml(config))
+        for stage in STAGES[: STAGES.index(last) + 1]:
+            metrics, ran = run_stage(stage, config, run, force=force and stage is last)
+            figures[stage.folder] = metrics
+            report(stage.folder, "run" if ran else "kept", metrics)
+    return figures
+
+
+def config_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML, every key written out."""
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def config_of(run: RunFolder) -> Path:
+    """Path of a run's own configuration.
+
+    Raises:
+        ConfigError: the folder is not a run.
+    """
+    path = run.root / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{run.root} is not a run folder: it has no config.yaml", "lgsid run CONFIG --out RUN")
+    return path
