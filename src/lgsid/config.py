@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,8 +30,11 @@ class Strict(BaseModel):
 class ChoiceConfig(Strict):
     """The choice model of the simulated world: multinomial logit over an exposed slate, after Huff (1964).
 
-    ``utility = popularity_weight · log popularity + interest_weight · taste·item + price terms
-    - distance_weight · log(1 + distance_km / distance_scale_km)``
+    ``utility = popularity_weight · log popularity + interest_weight · taste·item - price_weight · |price level - budget|
+    - distance_weight · log(1 + distance_km / distance_scale_km) + habit_weight · [clicked on an earlier day]``
+
+    The user clicks item i of slate S with probability ``exp(U_i) / (exp(U_0) + Σ_S exp(U_j))`` and nothing otherwise;
+    the outside utility U_0 is solved so that ``click_rate`` holds, and kept in the truth.
     """
 
     distance_weight: float = Field(default=2.0, ge=0)
@@ -43,10 +47,37 @@ class ChoiceConfig(Strict):
     """Weight of the item's log popularity."""
     price_weight: float = Field(default=0.8, ge=0)
     """Weight of the mismatch between a user's budget and an item's price level."""
-    outside_utility: float = 2.5
-    """Utility of choosing nothing from the slate; higher means fewer clicks."""
+    habit_weight: float = Field(default=1.0, ge=0)
+    """Bonus of an item that is among the user's last clicks of earlier days."""
+    click_rate: float = Field(default=0.5, gt=0, lt=1)
+    """Share of slates with a click, on average; the utility of choosing nothing follows from it."""
     order_rate: float = Field(default=0.25, gt=0, lt=1)
     """Share of clicks that become orders for an item of average fit."""
+    order_fit_weight: float = Field(default=0.6, ge=0)
+    """How much the log-odds of an order grow with interest and price match (in units of utility)."""
+    amount_spread: float = Field(default=0.25, ge=0)
+    """Standard deviation of the log of an order's amount around the item's price."""
+
+
+class ExposureConfig(Strict):
+    """What the simulated app shows: each place of a slate is filled from one of four sources, by relative weight."""
+
+    near: float = Field(default=0.65, ge=0)
+    """Items around the user, nearer ones more often …"""
+    popular: float = Field(default=0.2, ge=0)
+    """… popular items of the city the user is in …"""
+    familiar: float = Field(default=0.05, ge=0)
+    """… items among the user's last clicks …"""
+    far: float = Field(default=0.1, ge=0)
+    """… and popular items from anywhere."""
+    near_km: float = Field(default=2.0, gt=0)
+    """Median reach of the first source."""
+
+    @model_validator(mode="after")
+    def _some_source(self) -> ExposureConfig:
+        if self.near + self.popular + self.familiar + self.far <= 0:
+            raise ValueError("give at least one of near, popular, familiar and far a weight above 0")
+        return self
 
 
 class WorldConfig(Strict):
@@ -55,19 +86,27 @@ class WorldConfig(Strict):
     language: Literal["en", "zh"] = "en"
     """English shops in US cities, or Chinese shops in Chinese cities."""
     cities: int = Field(default=12, ge=1)
-    """Number of real cities, the largest first within each of several provinces."""
+    """Number of real cities, two provinces to three cities, the largest cities of each first."""
     items: int = Field(default=8_000, ge=1)
     """Number of shops."""
-    users: int = Field(default=2_000, ge=1)
+    users: int = Field(default=1_000, ge=1)
     """Number of people, each with a home, a taste and a budget."""
     events: int = Field(default=200_000, ge=0)
     """Number of events (impressions, clicks and orders together), approximately."""
     slate: int = Field(default=8, ge=1)
-    """Items exposed together in one session."""
+    """Items exposed together on one page of a session."""
     days: int = Field(default=90, ge=1)
     """Length of the simulated period in days."""
-    start: str = "2026-01-01"
+    start: date = date(2026, 1, 1)
     """First day (UTC)."""
+    chain_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of shops that belong to a chain, where a chain of their category reaches their city."""
+    scattered_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of shops that stand alone instead of in a commercial centre."""
+    new_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of shops that open during the simulated period; nobody sees them before."""
+    exposure: ExposureConfig = ExposureConfig()
+    """What the app shows."""
     choice: ChoiceConfig = ChoiceConfig()
     """Parameters of the choice model; kept beside the data as its truth."""
 
@@ -93,6 +132,8 @@ class DataConfig(Strict):
     """A longer title is a bad row: usually a column shift or a whole page pasted into a cell."""
     max_description_chars: int = Field(default=20_000, ge=1)
     """A longer description is a bad row."""
+    find_swapped: bool = True
+    """Look for swapped coordinates inside the valid range: points far from any place whose mirror is an inhabited one."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
@@ -139,13 +180,13 @@ class GeoFeatureConfig(Strict):
     """Province identity; high, because a token that spans two provinces is reachable from neither."""
     city: float = Field(default=2.0, ge=0)
     """City identity within the province."""
-    district: float = Field(default=0.5, ge=0)
+    district: float = Field(default=1.0, ge=0)
     """District identity within the city."""
     cell: float = Field(default=0.25, ge=0)
     """Identity of the grid cell (H3 or GeoHash)."""
     globe: float = Field(default=1.0, ge=0)
     """Position on the unit sphere, scaled by the catalogue's own spread."""
-    local: float = Field(default=4.0, ge=0)
+    local: float = Field(default=2.0, ge=0)
     """Position relative to the city's centre, scaled by the city's own spread."""
     content: float = Field(default=0.3, ge=0)
     """Coarse content: the top level of the category, and the brand."""
@@ -178,12 +219,14 @@ class SidConfig(Strict):
 class ReportConfig(Strict):
     """Stage 5: what the report shows."""
 
-    neighbours: tuple[int, ...] = (5, 10, 50)
-    """The K of neighbour geography P/C/T@K."""
+    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 50), min_length=1)
+    """The K of neighbour geography P/C/T@K; the smallest is the one of the key figures."""
     neighbour_sample: int = Field(default=10_000, ge=1)
     """Queries used for neighbour metrics; all items when there are fewer. Neighbours always come from all items."""
     map_points: int = Field(default=20_000, ge=1)
     """Most points drawn on one map."""
+    machine_time: bool = False
+    """Print wall time and peak memory of each stage; off, so that two runs of one configuration give one report."""
 
 
 class RunConfig(Strict):

@@ -95,6 +95,9 @@ class SpatialIndex:
             indices and distances in km, both of shape (Q, k'), k' = min(k, N), nearest first.
         """
         k = min(k, len(self))
+        if k == 0:  # an empty index has no neighbours, which the tree cannot say
+            queries = len(np.atleast_1d(np.asarray(lat_deg)))
+            return np.empty((queries, 0), dtype=np.int64), np.empty((queries, 0))
         chord, index = self._tree.query(np.atleast_2d(unit_sphere(lat_deg, lon_deg)), k=range(1, k + 1), workers=-1)
         return index.astype(np.int64), chord_to_km(chord)
 

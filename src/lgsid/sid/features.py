@@ -1,0 +1,163 @@
+"""The features that decide the first token: hard, discretised geography with a little coarse content.
+
+The first level of HGIT clusters "GeoHash, latitude/longitude, province, city, district and a coarse content
+representation" (LGSID, section on HGIT). Each block has unit spread and a weight (`lgsid.config.GeoFeatureConfig`):
+
+    province, city, district, cell   identity: a fixed random unit vector per name, so two different names lie sqrt(2)
+                                     apart as one-hots would, in a few dimensions, and a name never seen has one too
+    globe                            unit-sphere coordinates, scaled by the catalogue's spread: no special case at the
+                                     date line or the poles
+    local                            offset from the centre of the item's city, scaled by that city's spread: a dense
+                                     city is cut as finely as its items deserve, whatever lies a thousand km away
+    content                          identity of the root categories (a mean where there are several) and of the brand
+
+Axes: N items, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from lgsid.arrays import DoubleArray, FloatArray
+from lgsid.config import GeoFeatureConfig
+from lgsid.errors import DataError
+from lgsid.geo import EARTH_RADIUS_KM, geohash_cells, h3_cells, unit_sphere
+
+IDENTITY_DIM = 16
+"""Dimensions of a name's random vector; the squared distance of two names is then 2 ± 0.5."""
+LEAST_SPREAD_KM = 1.0
+"""A city that is one shopping street is not cut into single doorways."""
+BRAND_SHARE = 0.5
+"""Weight of the brand inside the content block."""
+REQUIRED = ("lat_deg", "lon_deg")
+SEPARATORS = r"\s*[|;]\s*"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Centre (unit-sphere x, y, z) and root-mean-square spread in km of the items of one city, or of all."""
+
+    centre: tuple[float, float, float]
+    spread_km: float
+
+
+@dataclass(frozen=True)
+class GeoFeatures:
+    """Turns items into first-level features; what it needs to know of the catalogue is learned once by `fit`.
+
+    Attributes:
+        config: weights of the blocks.
+        whole: centre and spread of the whole catalogue.
+        cities: centre and spread by city path ("AZ > Phoenix").
+    """
+
+    config: GeoFeatureConfig
+    whole: Place
+    cities: dict[str, Place]
+
+    @classmethod
+    def fit(cls, items: pl.DataFrame, config: GeoFeatureConfig) -> GeoFeatures:
+        """Learn centres and spreads.
+
+        Raises:
+            DataError: a coordinate column is missing.
+        """
+        missing = [name for name in REQUIRED if name not in items.columns]
+        if missing:
+            raise DataError(f"items have no column {missing[0]!r}; got {', '.join(items.columns)}")
+        xyz_N3 = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy())
+        rows = pl.DataFrame({"city": region_path(items, 2)}).with_row_index("row").drop_nulls("city")
+        groups = rows.group_by("city", maintain_order=True).agg("row")
+        cities = {city: _place(xyz_N3[np.asarray(index)]) for city, index in groups.iter_rows()}
+        return cls(config, _place(xyz_N3), cities)
+
+    def transform(self, items: pl.DataFrame) -> FloatArray:
+        """Features of the items, float32 of shape (N, F)."""
+        weight = self.config
+        xyz_N3 = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy())
+        blocks: list[DoubleArray] = [
+            weight.province * identities(region_path(items, 1), "province"),
+            weight.city * identities(region_path(items, 2), "city"),
+            weight.district * identities(region_path(items, 3), "district"),
+            weight.cell * identities(self._cells(items), "cell"),
+            weight.globe * (xyz_N3 - self.whole.centre) * EARTH_RADIUS_KM / self.whole.spread_km,
+            weight.local * self._local(xyz_N3, region_path(items, 2)),
+            weight.content * content_identities(items),
+        ]
+        return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def _cells(self, items: pl.DataFrame) -> pl.Series:
+        grid = h3_cells if self.config.grid == "h3" else geohash_cells
+        cells = grid(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), self.config.grid_resolution)
+        return pl.Series("cell", cells).cast(pl.String)
+
+    def _local(self, xyz_N3: DoubleArray, city_N: pl.Series) -> DoubleArray:
+        """Offset from the city's centre in units of its spread; an unknown city is the whole catalogue."""
+        names = city_N.unique(maintain_order=True)
+        known = [self.cities.get(name, self.whole) if name is not None else self.whole for name in names]
+        where = city_N.replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int64)).to_numpy()
+        centre = np.array([place.centre for place in known])[where]
+        spread = np.array([place.spread_km for place in known])[where]
+        offset: DoubleArray = (xyz_N3 - centre) * EARTH_RADIUS_KM / spread[:, None]
+        return offset
+
+
+def _place(xyz_N3: DoubleArray) -> Place:
+    centre = xyz_N3.mean(axis=0)
+    spread_km = EARTH_RADIUS_KM * float(np.sqrt(((xyz_N3 - centre) ** 2).sum(axis=1).mean()))
+    return Place((float(centre[0]), float(centre[1]), float(centre[2])), max(spread_km, LEAST_SPREAD_KM))
+
+
+def region_path(items: pl.DataFrame, depth: int) -> pl.Series:
+    """Province, "province > city" or "province > city > district"; null where the last of them is unknown.
+
+    The path keeps namesakes apart: Springfield in Illinois is not Springfield in Ohio.
+    """
+    names = ("province", "city", "district")[:depth]
+    columns = [pl.col(name) if name in items.columns else pl.lit(None, dtype=pl.String).alias(name) for name in names]
+    parts = [column.fill_null("") for column in columns[:-1]]
+    path = pl.when(columns[-1].is_not_null()).then(pl.concat_str([*parts, columns[-1]], separator=" > "))
+    return items.select(path.alias("path"))["path"]
+
+
+def identity(name: str, kind: str) -> DoubleArray:
+    """The random unit vector of a name: a function of the name alone, the same in every catalogue and process."""
+    digest = hashlib.sha256(f"{kind}\x00{name}".encode()).digest()
+    vector = np.random.default_rng(int.from_bytes(digest[:16], "little")).standard_normal(IDENTITY_DIM)
+    unit: DoubleArray = vector / np.linalg.norm(vector)
+    return unit
+
+
+def identities(names_N: pl.Series, kind: str) -> DoubleArray:
+    """Identity vectors (N, IDENTITY_DIM) of names; zero, the mean of all, for an unknown one."""
+    distinct = names_N.drop_nulls().unique(maintain_order=True)
+    table = np.stack([np.zeros(IDENTITY_DIM), *(identity(name, kind) for name in distinct)])
+    if len(distinct) == 0:
+        return np.zeros((len(names_N), IDENTITY_DIM))
+    index = names_N.replace_strict(distinct, pl.Series(range(1, len(distinct) + 1), dtype=pl.Int64), default=None)
+    rows: DoubleArray = table[index.fill_null(0).to_numpy()]
+    return rows
+
+
+def root_categories(items: pl.DataFrame) -> pl.Series:
+    """Root category of each item as a list: "Food > Bar" is ["Food"], the flat "Bars | Food" is ["Bars", "Food"]."""
+    if "category" not in items.columns:
+        return pl.Series("category", [None] * len(items), dtype=pl.List(pl.String))
+    flat = pl.col("category").str.replace_all(SEPARATORS, "|").str.split("|")
+    return items.select(flat.list.eval(pl.element().str.split(">").list.first().str.strip_chars()).alias("category"))[
+        "category"
+    ]
+
+
+def content_identities(items: pl.DataFrame) -> DoubleArray:
+    """Coarse content (N, 2 · IDENTITY_DIM): mean identity of the root categories, and of the brand."""
+    roots = pl.DataFrame({"root": root_categories(items)}).with_row_index("row").explode("root", empty_as_null=True)
+    vectors = identities(roots["root"], "category")
+    count = np.bincount(roots["row"].to_numpy(), minlength=len(items)).clip(1)
+    category = np.stack([np.bincount(roots["row"].to_numpy(), column, len(items)) for column in vectors.T], axis=1)
+    brand = items["brand"] if "brand" in items.columns else pl.Series([None] * len(items), dtype=pl.String)
+    return np.concatenate([category / count[:, None], BRAND_SHARE * identities(brand, "brand")], axis=1)
