@@ -122,7 +122,7 @@ class TokenBook:
     def from_json(cls, stored: dict[str, Any]) -> TokenBook:
         """Read what `to_json` wrote."""
         return cls({
-            int(level): {int(code): _meaning(token) for code, token in tokens.items()} for level, tokens in stored.items()
+            int(level): {int(code): _meaning(token) for code, token in codes.items()} for level, codes in stored.items()
         })  # fmt: skip
 
 

@@ -121,7 +121,7 @@ def region_path(items: pl.DataFrame, depth: int) -> pl.Series:
     columns = [pl.col(name) if name in items.columns else pl.lit(None, dtype=pl.String).alias(name) for name in names]
     parts = [column.fill_null("") for column in columns[:-1]]
     path = pl.when(columns[-1].is_not_null()).then(pl.concat_str([*parts, columns[-1]], separator=" > "))
-    return items.select(path.alias("path"))["path"]
+    return items.with_columns(path.alias("path"))["path"]
 
 
 def identity(name: str, kind: str) -> DoubleArray:

@@ -140,8 +140,9 @@ def _train(
     optimizer = torch.optim.Adam(learned, lr=step)
     for epoch in range(training.epochs):
         optimizer.param_groups[0]["lr"] = step * (1 - epoch / training.epochs)
-        for rows in torch.randperm(len(x_ND), generator=generator).split(training.batch):
-            loss = _loss(start[rows], learned, energy, training.entropy_weight)
+        order = torch.randperm(len(x_ND), generator=generator)
+        for begin in range(0, len(order), training.batch):
+            loss = _loss(start[order[begin : begin + training.batch]], learned, energy, training.entropy_weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

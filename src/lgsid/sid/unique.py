@@ -62,11 +62,12 @@ def make_unique(
     collides = _shared(code_keys(raw))
     codes = raw.copy()
     for rows in _groups(code_keys(raw[:, :-1]), collides):
-        capacity = last_codes if method == "extra_token" else -(-len(rows) // last_codes)
-        if capacity > last_codes:
+        needed = -(-len(rows) // last_codes)
+        if needed > last_codes:
             prefix = "-".join(map(str, raw[rows[0], :-1]))
             message = f"{len(rows):,} items share the prefix {prefix}; one extra token tells {last_codes**2:,} apart"
             raise ConfigError(message, "--set sid.levels=4, or more sid.codes")
+        capacity = last_codes if method == "extra_token" else needed
         codes[rows, -1] = _spread(codes[rows, -1], rows, last_codes, capacity, cost)
     rank = _rank_within(code_keys(codes))
     if rank.any():
