@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lgsid.sid.kmeans import CHUNK, assign, fit_centroids, revive
 
 if TYPE_CHECKING:
@@ -55,20 +57,20 @@ def encode(x_ND: Tensor, books: Sequence[Tensor], first_N: Tensor | None = None)
     import torch
 
     stacked = torch.cat(list(books))
+    half_norms = (stacked * stacked).sum(1) / 2
     tables = [[books[low] @ book.T for low in range(level)] for level, book in enumerate(books)]
-    half_norms = [(book * book).sum(1) / 2 for book in books]
-    starts = [0, *torch.tensor([len(book) for book in books]).cumsum(0).tolist()]
+    ends = np.cumsum([len(book) for book in books]).tolist()
     codes = torch.empty((len(x_ND), len(books)), dtype=torch.long)
     for begin in range(0, len(x_ND), CHUNK):
         rows = slice(begin, begin + CHUNK)
-        products = x_ND[rows] @ stacked.T
-        for level in range(len(books)):
+        scores = torch.addmm(half_norms, x_ND[rows], stacked.T, beta=-1)
+        for level, book in enumerate(books):
             if level == 0 and first_N is not None:
                 codes[rows, 0] = first_N[rows]
                 continue
-            score = products[:, starts[level] : starts[level + 1]].sub_(half_norms[level])
+            score = scores[:, ends[level] - len(book) : ends[level]]
             for low in range(level):
-                score.sub_(tables[level][low][codes[rows, low]])
+                score -= tables[level][low].index_select(0, codes[rows, low])
             codes[rows, level] = score.argmax(1)
     return codes
 
