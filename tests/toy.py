@@ -26,9 +26,17 @@ def toy_city(items_per_city: int = 64, dim: int = 16, seed: int = 0) -> tuple[pl
         province, name, lat, lon = CITIES[city]
         east = rng.uniform(-0.1, 0.1)
         rows.append({
-            "item_id": f"i{number}", "title": f"{KINDS[kind].split(' > ')[1]} house {number}", "category": KINDS[kind],
-            "brand": None, "lat_deg": lat + rng.uniform(-0.05, 0.05), "lon_deg": lon + east, "province": province, "city": name,
-            "district": f"{name} {'east' if east > 0 else 'west'}", "street": None, "description": None,
+            "item_id": f"i{number}",
+            "title": f"{KINDS[kind].split(' > ')[1]} house {number}",
+            "category": KINDS[kind],
+            "brand": None,
+            "lat_deg": lat + rng.uniform(-0.05, 0.05),
+            "lon_deg": lon + east,
+            "province": province,
+            "city": name,
+            "district": f"{name} {'east' if east > 0 else 'west'}",
+            "street": None,
+            "description": None,
         })  # fmt: skip
         vectors.append(city_vectors[city] + kind_vectors[kind] + 0.2 * rng.standard_normal(dim))
     emb = np.asarray(vectors)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -62,13 +64,13 @@ class ChoiceConfig(Strict):
 class ExposureConfig(Strict):
     """What the simulated app shows: each place of a slate is filled from one of four sources, by relative weight."""
 
-    near: float = Field(default=0.65, ge=0)
+    near: float = Field(default=0.7, ge=0)
     """Items around the user, nearer ones more often …"""
     popular: float = Field(default=0.2, ge=0)
     """… popular items of the city the user is in …"""
     familiar: float = Field(default=0.05, ge=0)
     """… items among the user's last clicks …"""
-    far: float = Field(default=0.1, ge=0)
+    far: float = Field(default=0.05, ge=0)
     """… and popular items from anywhere."""
     near_km: float = Field(default=2.0, gt=0)
     """Median reach of the first source."""
@@ -164,6 +166,8 @@ class EncoderConfig(Strict):
     """Longer prompts are cut by the tokenizer."""
     batch_tokens: int = Field(default=2_048, ge=64)
     """Tokens per batch, padding included."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; auto is the GPU if there is one."""
 
 
 class AlignConfig(Strict):
@@ -335,5 +339,20 @@ def load_run_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConf
 
 def _resolve_paths(config: RunConfig, base: Path) -> RunConfig:
     data = config.data
-    paths = {name: (base / value).resolve() for name in ("items", "events") if (value := getattr(data, name))}
+    given = {name: value for name in ("items", "events") if (value := getattr(data, name)) is not None}
+    paths = {name: (base / _expand(str(value))).resolve() for name, value in given.items()}
     return config.model_copy(update={"data": data.model_copy(update=paths)})
+
+
+def _expand(path: str) -> str:
+    """``${NAME}`` and ``${NAME:-default}`` from the environment; a relative value is relative to the working folder."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.group("name"), match.group("default")
+        if (found := os.environ.get(name)) is not None:
+            return str(Path(found).absolute())
+        if default is None:
+            raise ConfigError(f"{path}: the environment has no variable {name}", f"export {name}=/the/folder")
+        return default
+
+    return re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", value, path)

@@ -53,6 +53,7 @@ def plan(config: RunConfig, run: RunFolder) -> list[tuple[str, str]]:
     """What `execute` would do, without doing it: (stage folder, "run" or "kept") in order."""
     steps: list[tuple[str, str]] = []
     for stage in STAGES:
+        stage.sources(config)  # a table that does not exist is found now, not after an hour
         upstream_kept = all(what == "kept" for name, what in steps if name in stage.needs)
         steps.append((stage.folder, "kept" if upstream_kept and is_current(stage, config, run) else "run"))
     return steps
