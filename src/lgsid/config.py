@@ -135,7 +135,7 @@ class DataConfig(Strict):
     max_description_chars: int = Field(default=20_000, ge=1)
     """A longer description is a bad row."""
     find_swapped: bool = True
-    """Look for swapped coordinates inside the valid range: points far from any place whose mirror is an inhabited one."""
+    """Look for swapped coordinates inside the valid range: points far from any place whose mirror is inhabited."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
