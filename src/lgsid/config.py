@@ -32,8 +32,9 @@ class Strict(BaseModel):
 class ChoiceConfig(Strict):
     """The choice model of the simulated world: multinomial logit over an exposed slate, after Huff (1964).
 
-    ``utility = popularity_weight · log popularity + interest_weight · taste·item - price_weight · |price level - budget|
-    - distance_weight · log(1 + distance_km / distance_scale_km) + habit_weight · [clicked on an earlier day]``
+    ``utility = popularity_weight · log popularity + interest_weight · taste·item
+    - price_weight · |price level - budget| - distance_weight · log(1 + distance_km / distance_scale_km)
+    + habit_weight · [clicked on an earlier day]``
 
     The user clicks item i of slate S with probability ``exp(U_i) / (exp(U_0) + Σ_S exp(U_j))`` and nothing otherwise;
     the outside utility U_0 is solved so that ``click_rate`` holds, and kept in the truth.

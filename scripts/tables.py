@@ -1,0 +1,128 @@
+"""Rewrite the result tables of README.md and docs/ from the files in results/.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``. ``--check`` changes nothing and fails where one is
+stale.
+
+    python scripts/tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+Cell = dict[str, Any]
+
+
+def cells(experiment: str, pattern: str = "*.json") -> list[Cell]:
+    """All cells of an experiment, by file name."""
+    return [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((REPOSITORY / "results" / experiment).glob(pattern))
+    ]
+
+
+def mean_sd(values: list[float], digits: int) -> str:
+    """Mean ± standard deviation over seeds; without the latter where all agree to the shown digits."""
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    text = f"{mean:.{digits}f}"
+    return text if round(spread, digits) == 0 else f"{text} ± {spread:.{digits}f}"
+
+
+def table(header: str, rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    names = header.split(" | ")
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "--:|" * (len(names) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def runs() -> str:
+    """Key figures of the whole pipeline, one row a catalogue, over seeds."""
+    rows = []
+    for name in ("demo", "fsq-nyc", "gowalla-nyc", "yelp-3states"):
+        group = [cell["metrics"] for cell in cells("tokenizers", f"{name}-hgit-*.json")]
+        if not group:
+            continue
+
+        def over(key: str, digits: int, group: list[Cell] = group) -> str:
+            return mean_sd([metrics[key] for metrics in group], digits)
+
+        rows.append([
+            f"`{name}`", f"{group[0]['items']:,}",
+            " / ".join(over(f"{level}_at_5", 2) for level in ("province", "city", "district")),
+            over("province_purity", 3), over("radius_km_median", 2),
+            f"{min(min(metrics['utilisation']) for metrics in group):.0%}",
+            f"{statistics.fmean(min(metrics['entropy_bits']) for metrics in group):.2f}",
+            over("collision_share", 3), f"{max(metrics['collision_share_final'] for metrics in group):.0f}",
+            mean_sd([metrics["relative_error"][-1] for metrics in group], 3), over("relative_error_unique", 3),
+        ])  # fmt: skip
+    header = "catalogue | items | P / C / T@5 | province purity | radius km | least use | least bits | raw collisions"
+    return table(header + " | final | error | error, unique", rows)
+
+
+def quantisers() -> str:
+    """Residual codebooks beside faiss."""
+    order = ("lgsid", "lgsid-kmeans", "faiss-kmeans", "faiss-rq")
+
+    def place(cell: Cell) -> tuple[str, int, int]:
+        return cell["dataset"].split("_")[0], cell["metrics"]["items"], order.index(cell["method"])
+
+    rows = []
+    for cell in sorted(cells("bench", "quantisers-*.json"), key=place):
+        m = cell["metrics"]
+        rows.append([
+            f"{place(cell)[0]} {m['items']:,}",
+            f"`{cell['method']}`",
+            f"{m['fit_seconds']:.1f}",
+            f"{m['assign_seconds']:.2f}",
+            f"{m['peak_mib']:,.0f} ({m['input_mib']:,.0f})",
+            f"{m['relative_error']:.4f}",
+            f"{m['utilisation']:.2f}",
+            " / ".join(f"{bits:.2f}" for bits in m["entropy_bits"]),
+            f"{m['collision_share']:.3f}",
+            f"{m['collision_unique']:.3f}",
+        ])  # fmt: skip
+    header = "vectors | method | fit s | assign s | peak MiB (input) | error | use | bits 1 / 2 / 3 | share colliding"
+    return table(header + " | 1 − distinct", rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"runs": runs, "quantisers": quantisers}
+
+
+def fill(text: str, source: str) -> str:
+    """The text with every table made anew."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match.group("name")
+        if name not in TABLES:
+            sys.exit(f"{source}: no table {name!r}; known: {', '.join(TABLES)}")
+        return f"<!-- table {name} -->\n{TABLES[name]()}\n<!-- end -->"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> None:
+    """Rewrite or check all documents."""
+    check, stale = "--check" in sys.argv[1:], []
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))):
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, path.name)
+        if new != old:
+            stale.append(path.name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"stale tables in {', '.join(stale)}; fix: python scripts/tables.py")
+    print(f"tables {'are up to date' if not stale else 'rewritten in ' + ', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()
