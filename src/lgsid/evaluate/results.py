@@ -1,0 +1,204 @@
+"""Everything a report is made of, read from a run folder once and checked to fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lgsid.arrays import FloatArray, IntArray
+from lgsid.artifact import RunFolder, read_json
+from lgsid.errors import ArtifactError
+
+STAGES = {"1_data": "lgsid data", "2_align": "lgsid align", "3_sid": "lgsid tokenize"}
+"""Stages a report needs, with the command that runs each."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """What one code stands for (`3_sid/tokenizer/tokens.json`); what is not known is None or empty.
+
+    Attributes:
+        code: its number.
+        label: its name.
+        items: items that have it.
+        centre_deg: latitude and longitude of their centre.
+        radius_km: how far they reach.
+        region_share: share of its items in its leading province, city and district.
+        categories, brands: leading ones with their shares.
+        examples: titles.
+    """
+
+    code: int
+    label: str
+    items: int
+    centre_deg: tuple[float, float] | None
+    radius_km: float | None
+    region_share: Mapping[str, float | None]
+    categories: tuple[tuple[str, float], ...]
+    brands: tuple[tuple[str, float], ...]
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run's results so far.
+
+    Attributes:
+        items: `1_data/items.parquet`, N rows.
+        events: `1_data/events.parquet`, lazily; None where there are none.
+        checks: `1_data/checks.json`.
+        emb_of: reads `2_align/embeddings.safetensors`, (N, D).
+        encoder, prompt: what made the embeddings.
+        sids: `3_sid/sids.parquet`, in the order of the items.
+        sid_metrics: `3_sid/metrics.json`.
+        tokens: explanations by level (from 1) and code.
+        manifests: manifest of each stage that has one.
+    """
+
+    items: pl.DataFrame
+    events: pl.LazyFrame | None
+    checks: Mapping[str, Any]
+    embeddings_path: Path
+    encoder: str
+    prompt: str
+    sids: pl.DataFrame
+    sid_metrics: Mapping[str, Any]
+    tokens: Mapping[int, Mapping[int, Token]]
+    manifests: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def codes(self) -> IntArray:
+        """Tokens of every item, the disambiguation token of an extra-token tokeniser included; shape (N, L)."""
+        return self.sids.select(self.token_columns).to_numpy().astype(np.int64)
+
+    @property
+    def token_columns(self) -> list[str]:
+        """Names of the token columns, in order."""
+        return [name for name in self.sids.columns if name.startswith("token_")]
+
+    @property
+    def levels(self) -> int:
+        """Levels with a codebook: those that `3_sid/metrics.json` describes."""
+        return len(self.sid_metrics["levels"])
+
+    def embeddings(self) -> FloatArray:
+        """The items' embeddings, shape (N, D).
+
+        Raises:
+            ArtifactError: the file has no tensor `emb_ND`, or another number of rows than there are items.
+        """
+        from safetensors.numpy import load_file
+
+        emb_ND = load_file(self.embeddings_path).get("emb_ND")
+        if emb_ND is None or emb_ND.ndim != 2 or len(emb_ND) != len(self.items):
+            got = "no tensor emb_ND" if emb_ND is None else f"emb_ND of shape {emb_ND.shape}"
+            raise ArtifactError(
+                f"{self.embeddings_path} has {got}, expected one row for each of {len(self.items):,} items",
+                f"{STAGES['2_align']} {self.embeddings_path.parent.parent}",
+            )
+        return np.asarray(emb_ND, dtype=np.float32)
+
+
+def load_results(run: RunFolder) -> Results:
+    """Read what stages 1 to 3 wrote.
+
+    Raises:
+        ArtifactError: a file is missing, broken, or does not fit the others; names the command that makes it.
+    """
+    paths = {
+        name: run.require(stage, name, f"{STAGES[stage]} {run.root}")
+        for stage, name in (
+            ("1_data", "items.parquet"),
+            ("1_data", "checks.json"),
+            ("2_align", "embeddings.safetensors"),
+            ("3_sid", "sids.parquet"),
+            ("3_sid", "metrics.json"),
+            ("3_sid", "tokenizer/tokens.json"),
+        )
+    }
+    items = _read_table(paths["items.parquet"], run, "1_data")
+    sids = _read_table(paths["sids.parquet"], run, "3_sid")
+    if not items["item_id"].equals(sids["item_id"]):
+        raise ArtifactError(
+            f"{paths['sids.parquet']} does not list the items of {paths['items.parquet']} in their order",
+            f"{STAGES['3_sid']} {run.root}",
+        )
+    events = run.path("1_data", "events.parquet")
+    metadata = _safetensors_metadata(paths["embeddings.safetensors"], run)
+    return Results(
+        items=items,
+        events=pl.scan_parquet(events) if events.exists() else None,
+        checks=read_json(paths["checks.json"]),
+        embeddings_path=paths["embeddings.safetensors"],
+        encoder=metadata.get("encoder", "unknown encoder"),
+        prompt=metadata.get("prompt", "unknown"),
+        sids=sids,
+        sid_metrics=_sid_metrics(paths["metrics.json"], run),
+        tokens=_tokens(paths["tokenizer/tokens.json"], run),
+        manifests={stage: manifest for stage in STAGES if (manifest := run.manifest(stage)) is not None},
+    )
+
+
+def _read_table(path: Path, run: RunFolder, stage: str) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(f"{path} is not a Parquet table: {error}", f"{STAGES[stage]} {run.root}") from error
+
+
+def _safetensors_metadata(path: Path, run: RunFolder) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is not a safetensors file: {error}", f"{STAGES['2_align']} {run.root}") from error
+
+
+def _sid_metrics(path: Path, run: RunFolder) -> dict[str, Any]:
+    metrics = _without_nan(read_json(path))
+    if not isinstance(metrics, dict) or not metrics.get("levels"):
+        raise ArtifactError(f"{path} has no figures by level", f"{STAGES['3_sid']} {run.root}")
+    return metrics
+
+
+def _without_nan(value: Any) -> Any:
+    """Figures that could not be computed (NaN) as None."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _tokens(path: Path, run: RunFolder) -> dict[int, dict[int, Token]]:
+    raw = _without_nan(read_json(path))
+    try:
+        return {
+            int(level): {int(code): _token(int(code), entry) for code, entry in codes.items()}
+            for level, codes in raw.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} does not explain tokens: {error!r}", f"{STAGES['3_sid']} {run.root}") from error
+
+
+def _token(code: int, entry: Mapping[str, Any]) -> Token:
+    centre = entry.get("centre")
+    return Token(
+        code=code,
+        label=str(entry.get("label") or f"token {code}"),
+        items=int(entry.get("items", 0)),
+        centre_deg=(float(centre[0]), float(centre[1])) if centre else None,
+        radius_km=entry.get("radius_km"),
+        region_share=entry.get("region_share") or {},
+        categories=tuple((str(name), float(share)) for name, share in entry.get("categories") or ()),
+        brands=tuple((str(name), float(share)) for name, share in entry.get("brands") or ()),
+        examples=tuple(map(str, entry.get("examples") or ())),
+    )
