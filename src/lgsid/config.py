@@ -191,6 +191,8 @@ class GeoFeatureConfig(Strict):
     """Identity of the grid cell (H3 or GeoHash)."""
     globe: float = Field(default=1.0, ge=0)
     """Position on the unit sphere, scaled by the catalogue's own spread."""
+    regional: float = Field(default=4.0, ge=0)
+    """Position relative to the province's centre, scaled by the province's own spread."""
     local: float = Field(default=2.0, ge=0)
     """Position relative to the city's centre, scaled by the city's own spread."""
     content: float = Field(default=0.3, ge=0)

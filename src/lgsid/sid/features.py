@@ -7,6 +7,8 @@ representation" (LGSID, section on HGIT). Each block has unit spread and a weigh
                                      apart as one-hots would, in a few dimensions, and a name never seen has one too
     globe                            unit-sphere coordinates, scaled by the catalogue's spread: no special case at the
                                      date line or the poles
+    regional                         offset from the centre of the item's province, scaled by that province's spread:
+                                     small towns that share a token are neighbours
     local                            offset from the centre of the item's city, scaled by that city's spread: a dense
                                      city is cut as finely as its items deserve, whatever lies a thousand km away
     content                          identity of the root categories (a mean where there are several) and of the brand
@@ -39,7 +41,7 @@ SEPARATORS = r"\s*[|;]\s*"
 
 @dataclass(frozen=True)
 class Place:
-    """Centre (unit-sphere x, y, z) and root-mean-square spread in km of the items of one city, or of all."""
+    """Centre (unit-sphere x, y, z) and root-mean-square spread in km of the items of a province, a city, or of all."""
 
     centre: tuple[float, float, float]
     spread_km: float
@@ -52,11 +54,13 @@ class GeoFeatures:
     Attributes:
         config: weights of the blocks.
         whole: centre and spread of the whole catalogue.
+        provinces: centre and spread by province.
         cities: centre and spread by city path ("AZ > Phoenix").
     """
 
     config: GeoFeatureConfig
     whole: Place
+    provinces: dict[str, Place]
     cities: dict[str, Place]
 
     @classmethod
@@ -70,10 +74,8 @@ class GeoFeatures:
         if missing:
             raise DataError(f"items have no column {missing[0]!r}; got {', '.join(items.columns)}")
         xyz_N3 = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy())
-        rows = pl.DataFrame({"city": region_path(items, 2)}).with_row_index("row").drop_nulls("city")
-        groups = rows.group_by("city", maintain_order=True).agg("row")
-        cities = {city: _place(xyz_N3[np.asarray(index)]) for city, index in groups.iter_rows()}
-        return cls(config, _place(xyz_N3), cities)
+        provinces, cities = (_places(xyz_N3, region_path(items, depth)) for depth in (1, 2))
+        return cls(config, _place(xyz_N3), provinces, cities)
 
     def transform(self, items: pl.DataFrame) -> FloatArray:
         """Features of the items, float32 of shape (N, F)."""
@@ -85,7 +87,8 @@ class GeoFeatures:
             weight.district * identities(region_path(items, 3), "district"),
             weight.cell * identities(self._cells(items), "cell"),
             weight.globe * (xyz_N3 - self.whole.centre) * EARTH_RADIUS_KM / self.whole.spread_km,
-            weight.local * self._local(xyz_N3, region_path(items, 2)),
+            weight.regional * self._offset(xyz_N3, region_path(items, 1), self.provinces),
+            weight.local * self._offset(xyz_N3, region_path(items, 2), self.cities),
             weight.content * content_identities(items),
         ]
         return np.concatenate(blocks, axis=1).astype(np.float32)
@@ -95,15 +98,21 @@ class GeoFeatures:
         cells = grid(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), self.config.grid_resolution)
         return pl.Series("cell", cells).cast(pl.String)
 
-    def _local(self, xyz_N3: DoubleArray, city_N: pl.Series) -> DoubleArray:
-        """Offset from the city's centre in units of its spread; an unknown city is the whole catalogue."""
-        names = city_N.unique(maintain_order=True)
-        known = [self.cities.get(name, self.whole) if name is not None else self.whole for name in names]
-        where = city_N.replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int64)).to_numpy()
+    def _offset(self, xyz_N3: DoubleArray, region_N: pl.Series, places: dict[str, Place]) -> DoubleArray:
+        """Offset from the region's centre in units of its spread; an unknown region is the whole catalogue."""
+        names = region_N.unique(maintain_order=True)
+        known = [places.get(name, self.whole) if name is not None else self.whole for name in names]
+        where = region_N.replace_strict(names, pl.Series(range(len(names)), dtype=pl.Int64)).to_numpy()
         centre = np.array([place.centre for place in known])[where]
         spread = np.array([place.spread_km for place in known])[where]
         offset: DoubleArray = (xyz_N3 - centre) * EARTH_RADIUS_KM / spread[:, None]
         return offset
+
+
+def _places(xyz_N3: DoubleArray, region_N: pl.Series) -> dict[str, Place]:
+    rows = pl.DataFrame({"region": region_N}).with_row_index("row").drop_nulls("region")
+    groups = rows.group_by("region", maintain_order=True).agg("row")
+    return {region: _place(xyz_N3[np.asarray(index)]) for region, index in groups.iter_rows()}
 
 
 def _place(xyz_N3: DoubleArray) -> Place:

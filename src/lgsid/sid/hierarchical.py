@@ -102,6 +102,7 @@ class HierarchicalTokenizer(Tokenizer):
             save_file({**tensors, "regions_KF": self._regions_KF}, path)
         write_json(folder / "regions.json", {
             "whole": asdict(self._features.whole),
+            "provinces": {name: asdict(place) for name, place in self._features.provinces.items()},
             "cities": {name: asdict(place) for name, place in self._features.cities.items()},
         })  # fmt: skip
         write_json(folder / "tokens.json", self.tokens.to_json())
@@ -127,8 +128,8 @@ class HierarchicalTokenizer(Tokenizer):
         ):
             raise ArtifactError(f"{folder}: codebooks do not fit config.json: {sorted(tensors)}", "lgsid tokenize RUN")
         regions = read_json(folder / "regions.json")
-        cities = {name: _place(place) for name, place in regions["cities"].items()}
-        tokenizer._features = GeoFeatures(tokenizer.config.features, _place(regions["whole"]), cities)
+        places = [{name: _place(place) for name, place in regions[level].items()} for level in ("provinces", "cities")]
+        tokenizer._features = GeoFeatures(tokenizer.config.features, _place(regions["whole"]), *places)
         tokenizer._regions_KF = tensors["regions_KF"]
         tokenizer.books = [tensors[name] for name in names]
         tokenizer.tokens = TokenBook.from_json(read_json(folder / "tokens.json"))
