@@ -24,13 +24,13 @@ def toy_city(items_per_city: int = 64, dim: int = 16, seed: int = 0) -> tuple[pl
     for number in range(4 * items_per_city):
         city, kind = number % 4, (number // 4) % 4
         province, name, lat, lon = CITIES[city]
-        east = rng.uniform(-0.1, 0.1)
+        east = rng.choice((-0.1, 0.1)) + rng.uniform(-0.03, 0.03)
         rows.append({
             "item_id": f"i{number}",
             "title": f"{KINDS[kind].split(' > ')[1]} house {number}",
             "category": KINDS[kind],
             "brand": None,
-            "lat_deg": lat + rng.uniform(-0.05, 0.05),
+            "lat_deg": lat + rng.uniform(-0.03, 0.03),
             "lon_deg": lon + east,
             "province": province,
             "city": name,
