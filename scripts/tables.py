@@ -94,7 +94,7 @@ def quantisers() -> str:
     return table(header + " | 1 − distinct", rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"runs": runs, "quantisers": quantisers, "claims": claims}
+TABLES: dict[str, Callable[[], str]] = {"runs": runs, "quantisers": quantisers}
 
 
 def fill(text: str, source: str) -> str:

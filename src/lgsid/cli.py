@@ -99,6 +99,42 @@ def _execute(config: RunConfig, folder: RunFolder, last: Stage, dry_run: bool, a
     _output(result, as_json, lambda: [f"report: {report.resolve()}"] if "report" in result else [])
 
 
+@app.command(name="import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="yelp, foursquare, gowalla, or table (with --mapping).")
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="The raw files, .gz or not.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for items.parquet and events.parquet.")],
+    mapping: Annotated[Path | None, typer.Option("--mapping", help="YAML that names the columns of a table.")] = None,
+    lenient: Annotated[bool, typer.Option("--lenient", help="Drop, count and keep malformed lines.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn public datasets, or any CSV, Parquet or JSON lines, into the items and events tables."""
+    from lgsid.data.importers import import_data
+
+    report = import_data(source, files, out, mapping=mapping, lenient=lenient)
+    _output(report.to_dict(), as_json, lambda: str(report).splitlines())
+
+
+@app.command()
+def describe(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder with tables, a run folder, or an items file.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the plots.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a catalogue is: counts, geography, text, time, activity, and how visits fall with distance."""
+    from lgsid.data.describe import describe_path, print_description
+
+    description, plots = describe_path(data, out)
+    if as_json:
+        _print_json(description.to_dict())
+        return
+    print_description(description)
+    for plot in plots:
+        print(f"plot: {plot}")
+
+
 @app.command()
 def explain(
     run: Run,
