@@ -1,0 +1,1 @@
+"""Stage 2: prompts, text encoders, and their cached embeddings."""
