@@ -94,7 +94,50 @@ def quantisers() -> str:
     return table(header + " | 1 − distinct", rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"runs": runs, "quantisers": quantisers}
+def claims() -> str:
+    """Other speed and memory claims, each with the script that measures it and what it is compared with."""
+    bench = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in (REPOSITORY / "results/bench").glob("*.json")
+    }
+    assign, big = bench["assign_speed"]["metrics"], bench["world_scale"]["metrics"]["scale_en"]
+    imported, encoded = bench["import_memory"], bench["encode_throughput"]["runs"]
+    rows = [
+        [
+            f"assign {assign['items']:,} × {assign['dim']} vectors to 3 × 256 codes",
+            f"{assign['assign_seconds']:.1f} s, {assign['peak_mib']:,.0f} MiB",
+            f"bare matrix products {assign['bare_products_seconds']:.1f} s",
+            f"{assign['ratio']:.2f}",
+            "`assign_speed.py`",
+        ]
+    ]
+    for precision in ("fp32", "bf16"):
+        run = encoded[f"full prompts, random order, {precision}"]
+        rows.append([
+            f"encode prompts with MiniLM, {precision}",
+            f"{run['ours_per_second']:.0f}/s",
+            f"`SentenceTransformer.encode` {run['theirs_per_second']:.0f}/s",
+            f"{run['ratio']:.2f}",
+            "`encode_throughput.py`",
+        ])  # fmt: skip
+    rows.append([
+        f"import a {imported['file_mib'] / 1024:.1f} GiB check-in log",
+        f"{imported['lgsid']['peak_mib']:,.0f} MiB, {imported['lgsid']['seconds']:.0f} s",
+        f"`pandas.read_csv` {imported['pandas']['peak_mib']:,.0f} MiB, {imported['pandas']['seconds']:.0f} s",
+        f"{1 / imported['memory_ratio']:.2f} (memory)",
+        "`import_memory.py`",
+    ])  # fmt: skip
+    rows.append([
+        f"simulate {big['items']:,} shops and {big['events']:,} events",
+        f"{big['seconds']:.0f} s, {big['peak_mib']:,.0f} MiB",
+        "–",
+        "–",
+        "`world_scale.py`",
+    ])  # fmt: skip
+    return table("what | lgsid | beside | ratio | script", rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"runs": runs, "quantisers": quantisers, "claims": claims}
 
 
 def fill(text: str, source: str) -> str:

