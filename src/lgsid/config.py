@@ -153,7 +153,7 @@ class PromptConfig(Strict):
     kind: Literal["full", "content", "location"] = "full"
     """Content and location text together (the method's), or one of them alone (for comparison)."""
     max_description_chars: int = Field(default=300, ge=0)
-    """Descriptions are cut here, at a word boundary, so that the location is never truncated away."""
+    """Descriptions are cut here, at a word boundary, so that the location behind them is not truncated away."""
 
 
 class EncoderConfig(Strict):

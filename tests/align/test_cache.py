@@ -31,6 +31,11 @@ def cache(tmp_path: Path) -> EmbeddingCache:
     return EmbeddingCache("some-model", 4, tmp_path / "root")
 
 
+def store(cache: EmbeddingCache, texts: list[str], emb: np.ndarray) -> None:
+    """Each text with its length as its token count."""
+    cache.put(prompt_keys(texts), emb, np.array([len(text) for text in texts], dtype=np.int64))
+
+
 def only_shard(cache: EmbeddingCache) -> Path:
     (path,) = cache.folder.glob("*.safetensors")
     return path
@@ -56,9 +61,11 @@ def test_keys_are_the_documented_hash() -> None:
 def test_round_trip_over_several_shards_in_any_order(cache: EmbeddingCache) -> None:
     emb = vectors(200)
     for start in range(0, 150, 50):
-        cache.put(prompt_keys(TEXTS[start : start + 50]), emb[start : start + 50])
+        store(cache, TEXTS[start : start + 50], emb[start : start + 50])
     order = np.random.default_rng(0).permutation(200)
-    found, known = cache.get(prompt_keys([TEXTS[n] for n in order]))
+    answer = cache.get(prompt_keys([TEXTS[n] for n in order]))
+    found, known = answer.emb, answer.known
+    assert answer.tokens.tolist() == [len(TEXTS[n]) if n < 150 else 0 for n in order]
     assert np.array_equal(known, order < 150)
     assert np.array_equal(found[known], emb[order[known]])
     assert not found[~known].any()
@@ -66,22 +73,22 @@ def test_round_trip_over_several_shards_in_any_order(cache: EmbeddingCache) -> N
 
 def test_a_key_asked_twice_and_stored_twice(cache: EmbeddingCache) -> None:
     emb = vectors(2)
-    cache.put(prompt_keys(["a", "b"]), emb)
-    cache.put(prompt_keys(["b", "a"]), emb[::-1])
-    found, known = cache.get(prompt_keys(["b", "b", "a"]))
-    assert known.all()
-    assert np.array_equal(found, emb[[1, 1, 0]])
+    store(cache, ["a", "b"], emb)
+    store(cache, ["b", "a"], emb[::-1])
+    answer = cache.get(prompt_keys(["b", "b", "a"]))
+    assert answer.known.all()
+    assert np.array_equal(answer.emb, emb[[1, 1, 0]])
 
 
 def test_nothing_to_store_stores_nothing(cache: EmbeddingCache) -> None:
-    cache.put(prompt_keys([]), vectors(0))
+    store(cache, [], vectors(0))
     assert not cache.folder.exists()
-    assert cache.get(prompt_keys(["a"]))[1].tolist() == [False]
+    assert cache.get(prompt_keys(["a"])).known.tolist() == [False]
 
 
 def test_encoders_do_not_see_each_other(cache: EmbeddingCache, tmp_path: Path) -> None:
-    cache.put(prompt_keys(["a"]), vectors(1))
-    assert not EmbeddingCache("other-model", 4, tmp_path / "root").get(prompt_keys(["a"]))[1].any()
+    store(cache, ["a"], vectors(1))
+    assert not EmbeddingCache("other-model", 4, tmp_path / "root").get(prompt_keys(["a"])).known.any()
 
 
 def truncate(path: Path) -> None:
@@ -101,7 +108,7 @@ def empty(path: Path) -> None:
 def other(path: Path) -> None:
     from safetensors.numpy import save_file
 
-    save_file({"key_N2": np.zeros((3, 2), dtype=np.uint64), "emb_ND": vectors(3, dim=7)}, path)
+    save_file({"key_N2": np.zeros((3, 2), dtype=np.uint64), "emb_ND": vectors(3, dim=7), "tokens_N": np.zeros(3)}, path)
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, empty, other])
@@ -109,17 +116,17 @@ def test_a_damaged_shard_is_reported_removed_and_made_again(
     cache: EmbeddingCache, damage: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     emb = vectors(3)
-    cache.put(prompt_keys(["a", "b", "c"]), emb)
+    store(cache, ["a", "b", "c"], emb)
     shard = only_shard(cache)
     damage(shard)  # type: ignore[operator]
     with caplog.at_level(logging.WARNING):
-        _, known = cache.get(prompt_keys(["a", "b", "c"]))
+        known = cache.get(prompt_keys(["a", "b", "c"])).known
     assert not known.any()
     assert not shard.exists()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(shard) in caplog.text
-    cache.put(prompt_keys(["a", "b", "c"]), emb)
-    assert np.array_equal(cache.get(prompt_keys(["a", "b", "c"]))[0], emb)
+    store(cache, ["a", "b", "c"], emb)
+    assert np.array_equal(cache.get(prompt_keys(["a", "b", "c"])).emb, emb)
 
 
 def test_a_shard_of_another_layout_is_no_shard(cache: EmbeddingCache, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,17 +134,17 @@ def test_a_shard_of_another_layout_is_no_shard(cache: EmbeddingCache, caplog: py
 
     cache.folder.mkdir(parents=True)
     save_file({"something": np.zeros(3)}, cache.folder / "x.safetensors")
-    assert not cache.get(prompt_keys(["a"]))[1].any()
+    assert not cache.get(prompt_keys(["a"])).known.any()
     assert "not a readable safetensors file" in caplog.text
 
 
 def test_half_written_files_are_ignored_and_swept_when_old(cache: EmbeddingCache) -> None:
-    cache.put(prompt_keys(["a"]), vectors(1))
+    store(cache, ["a"], vectors(1))
     old, new = cache.folder / ".x.safetensors.1.tmp", cache.folder / ".y.safetensors.2.tmp"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    assert cache.get(prompt_keys(["a"]))[1].all()
+    assert cache.get(prompt_keys(["a"])).known.all()
     assert not old.exists()
     assert new.exists()
 

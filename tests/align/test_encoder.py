@@ -77,6 +77,7 @@ def test_a_text_has_the_bits_it_has_alone(name: str, request: pytest.FixtureRequ
 
 def test_the_default_encoder_gives_the_same_bits_in_any_company(minilm: Encoder) -> None:
     texts = [f"Shop: {'very ' * (n % 7)}good place {n}. Location: {n} Main St, Reno" for n in range(24)]
+    torch.set_num_threads(2)  # the fixture takes it back
     emb = minilm.encode(texts)
     assert np.array_equal(minilm.encode(texts[::-1])[::-1], emb)
     assert np.array_equal(np.concatenate([minilm.encode([text]) for text in texts[:4]]), emb[:4])
@@ -151,7 +152,7 @@ def test_long_texts_are_cut_and_counted(bert_folder: Path) -> None:
     encoder = load(bert_folder, max_tokens=8)
     tokens = encoder.tokenize(["bar " * 6, "bar " * 7, "bar"])
     assert tokens.lengths.tolist() == [8, 8, 3]
-    assert tokens.truncated.tolist() == [False, True, False]
+    assert tokens.uncut.tolist() == [8, 9, 3]
     assert tokens.flat[tokens.offset[1 + 1] - 1] == 3  # the closing [SEP] stays
     assert np.array_equal(*encoder.encode(["bar " * 7, "bar " * 30]))
 

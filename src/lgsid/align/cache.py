@@ -1,8 +1,9 @@
 """Embeddings on disk, one key a prompt, so that an interrupted or repeated run encodes only what is new.
 
 Layout: ``CACHE/embeddings/<model fingerprint>/<shard>.safetensors``, one immutable shard a finished chunk with the
-tensors ``key_N2`` (two 64-bit halves of each prompt's BLAKE2b hash) and ``emb_ND`` (float32) and a checksum of both in
-its metadata. Shards are written atomically and named by their content, so any number of processes may share a cache.
+tensors ``key_N2`` (two 64-bit halves of each prompt's BLAKE2b hash), ``emb_ND`` (float32) and ``tokens_N`` (int32), and
+a checksum of all three in its metadata. Shards are written atomically and named by their content, so any number of
+processes may share a cache.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from lgsid.arrays import BoolArray, FloatArray, IntArray
+from lgsid.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from lgsid.artifact import atomic_path
 
 KeyArray = npt.NDArray[np.uint64]
 
+_TENSORS = ("key_N2", "emb_ND", "tokens_N")
 _LEFTOVER_SECONDS = 24 * 3600.0
 _log = logging.getLogger(__name__)
 
@@ -38,6 +40,21 @@ def prompt_keys(prompts: Sequence[str]) -> KeyArray:
     """128-bit hash of each prompt's UTF-8 bytes, shape (N, 2)."""
     digests = b"".join(hashlib.blake2b(prompt.encode(), digest_size=16).digest() for prompt in prompts)
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a cache knows of N prompts.
+
+    Attributes:
+        emb: embeddings of shape (N, D), zero where unknown.
+        tokens: token counts of shape (N,), zero where unknown.
+        known: which are known, shape (N,).
+    """
+
+    emb: FloatArray
+    tokens: IntArray
+    known: BoolArray
 
 
 class EmbeddingCache:
@@ -56,34 +73,36 @@ class EmbeddingCache:
         self.folder = (root or cache_folder()) / "embeddings" / fingerprint
         self.dim = dim
 
-    def get(self, keys_N2: KeyArray) -> tuple[FloatArray, BoolArray]:
-        """Look up many prompts at once.
-
-        Returns:
-            embeddings of shape (N, D), zero where unknown, and which of the N are known.
-        """
-        emb_ND = np.zeros((len(keys_N2), self.dim), dtype=np.float32)
-        known_N = np.zeros(len(keys_N2), dtype=np.bool_)
+    def get(self, keys_N2: KeyArray) -> Known:
+        """Look up many prompts at once."""
+        count = len(keys_N2)
+        found = Known(
+            emb=np.zeros((count, self.dim), dtype=np.float32),
+            tokens=np.zeros(count, dtype=np.int64),
+            known=np.zeros(count, dtype=np.bool_),
+        )
         for shard, rows_M, wanted_M in self._located(keys_N2):
             try:
-                _, stored_SD = self._read(shard)
+                emb_SD, tokens_S = self._read(shard)
             except ValueError as error:
                 self._discard(shard, error)
                 continue
-            emb_ND[wanted_M] = stored_SD[rows_M]
-            known_N[wanted_M] = True
-        return emb_ND, known_N
+            found.emb[wanted_M] = emb_SD[rows_M]
+            found.tokens[wanted_M] = tokens_S[rows_M]
+            found.known[wanted_M] = True
+        return found
 
-    def put(self, keys_N2: KeyArray, emb_ND: FloatArray) -> None:
-        """Store a finished chunk as one shard, atomically."""
+    def put(self, keys_N2: KeyArray, emb_ND: FloatArray, tokens_N: IntArray) -> None:
+        """Store a finished chunk as one shard, atomically: keys, embeddings and token counts."""
         from safetensors.numpy import save_file
 
         if len(keys_N2) == 0:
             return
-        keys, emb = np.ascontiguousarray(keys_N2), np.ascontiguousarray(emb_ND)
-        path = self.folder / f"{hashlib.sha256(keys.tobytes()).hexdigest()[:32]}.safetensors"
+        given: dict[str, AnyArray] = {"key_N2": keys_N2, "emb_ND": emb_ND, "tokens_N": tokens_N.astype(np.int32)}
+        tensors = {name: np.ascontiguousarray(tensor) for name, tensor in given.items()}
+        path = self.folder / f"{hashlib.sha256(tensors['key_N2'].tobytes()).hexdigest()[:32]}.safetensors"
         with atomic_path(path) as temporary:
-            save_file({"key_N2": keys, "emb_ND": emb}, temporary, metadata={"checksum": _checksum(keys, emb)})
+            save_file(tensors, temporary, metadata={"checksum": _checksum(tensors)})
 
     def _located(self, keys_N2: KeyArray) -> list[tuple[Path, IntArray, IntArray]]:
         """For each shard that holds wanted keys: its path, the rows in it, and the positions in ``keys_N2``."""
@@ -135,8 +154,8 @@ class EmbeddingCache:
             raise ValueError(f"keys {keys.shape} and embeddings {shape} do not fit, expected D = {self.dim}")
         return keys
 
-    def _read(self, path: Path) -> tuple[KeyArray, FloatArray]:
-        """Keys and embeddings of a shard, checked against its checksum.
+    def _read(self, path: Path) -> tuple[FloatArray, IntArray]:
+        """Embeddings and token counts of a shard, checked against its checksum.
 
         Raises:
             ValueError: it is corrupt, or gone.
@@ -145,13 +164,13 @@ class EmbeddingCache:
 
         try:
             with safe_open(path, framework="numpy") as file:
-                keys, emb = file.get_tensor("key_N2"), file.get_tensor("emb_ND")
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
                 checksum = (file.metadata() or {}).get("checksum")
         except (SafetensorError, FileNotFoundError) as error:
             raise ValueError(f"not a readable safetensors file ({error})") from error
-        if checksum != _checksum(keys, emb):
+        if checksum != _checksum(tensors):
             raise ValueError("its checksum does not match its content")
-        return keys, emb
+        return tensors["emb_ND"], tensors["tokens_N"].astype(np.int64)
 
     def _discard(self, path: Path, error: ValueError) -> None:
         _log.warning("removed the corrupt cache file %s: %s; its prompts are encoded again", path, error)
@@ -167,7 +186,8 @@ class EmbeddingCache:
                 continue
 
 
-def _checksum(keys_N2: npt.NDArray[Any], emb_ND: npt.NDArray[Any]) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(keys_N2).data)
-    digest.update(np.ascontiguousarray(emb_ND).data)
+def _checksum(tensors: Mapping[str, AnyArray]) -> str:
+    digest = hashlib.sha256()
+    for name in _TENSORS:
+        digest.update(tensors[name].tobytes())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lgsid.align.cache import EmbeddingCache, prompt_keys
-from lgsid.align.encoder import Encoded, Encoder
+from lgsid.align.encoder import Encoder
 from lgsid.arrays import FloatArray, IntArray
 from lgsid.progress import progress
 
@@ -27,8 +27,8 @@ class Embedded:
         emb: unit vectors of shape (N, D) in the order of the prompts, float32.
         distinct: distinct prompts.
         encoded: of these, encoded now; the others came from the cache.
-        truncated: of those encoded now, cut at the encoder's limit.
-        mean_tokens: mean token count of those encoded now (0 if none).
+        truncated: distinct prompts that are cut at the encoder's limit.
+        mean_tokens: mean token count of the distinct prompts before cutting (0 if there are none).
         seconds: time spent encoding.
     """
 
@@ -57,28 +57,27 @@ def embed(
     inverse_N = [distinct.setdefault(prompt, len(distinct)) for prompt in prompts]
     texts = list(distinct)
     keys = prompt_keys(texts)
-    emb, known = cache.get(keys)
-    rows = np.flatnonzero(~known)
+    found = cache.get(keys)
+    emb, tokens = found.emb, found.tokens
+    rows = np.flatnonzero(~found.known)
     started = time.perf_counter()
-    tokens = truncated = 0
     with progress("encoding", float(len(rows)), "prompts") as advance:
         pending = _Pending(flush_seconds)
         for batch in encoder.batches([texts[row] for row in rows]):
             where = rows[batch.rows]
             emb[where] = batch.emb
-            tokens += int(batch.tokens.sum())
-            truncated += int(batch.truncated.sum())
+            tokens[where] = batch.tokens
             advance(len(where))
-            if pending.add(batch):
-                cache.put(keys[rows[pending.rows]], emb[rows[pending.rows]])
+            if pending.add(where, batch.emb.nbytes):
+                cache.put(keys[pending.rows], emb[pending.rows], tokens[pending.rows])
                 pending.clear()
-        cache.put(keys[rows[pending.rows]], emb[rows[pending.rows]])
+        cache.put(keys[pending.rows], emb[pending.rows], tokens[pending.rows])
     return Embedded(
         emb=emb[inverse_N],
         distinct=len(texts),
         encoded=len(rows),
-        truncated=truncated,
-        mean_tokens=tokens / max(len(rows), 1),
+        truncated=int((tokens > encoder.max_tokens).sum()),
+        mean_tokens=float(tokens.mean()) if len(tokens) else 0.0,
         seconds=time.perf_counter() - started,
     )
 
@@ -91,16 +90,17 @@ class _Pending:
         self.clear()
 
     def clear(self) -> None:
-        self._batches: list[Encoded] = []
+        self._batches: list[IntArray] = [np.empty(0, dtype=np.int64)]
         self._bytes = 0
         self._since = time.monotonic()
 
-    def add(self, batch: Encoded) -> bool:
-        """Keep a batch in mind; True when it is time to store."""
-        self._batches.append(batch)
-        self._bytes += batch.emb.nbytes
+    def add(self, rows: IntArray, size: int) -> bool:
+        """Keep a finished batch of ``size`` bytes in mind; True when it is time to store."""
+        self._batches.append(rows)
+        self._bytes += size
         return self._bytes >= FLUSH_BYTES or time.monotonic() - self._since >= self._flush_seconds
 
     @property
     def rows(self) -> IntArray:
-        return np.concatenate([np.empty(0, dtype=np.int64), *(batch.rows for batch in self._batches)])
+        """All of them, in the order they were finished."""
+        return np.concatenate(self._batches)

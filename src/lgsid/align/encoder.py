@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lgsid.align.models import find_model, model_files, quiet_transformers
 from lgsid.align.pooling import Layout, load_dense, pool_states, read_layout
-from lgsid.arrays import BoolArray, FloatArray, IntArray
+from lgsid.arrays import FloatArray, IntArray
 from lgsid.artifact import sha256_file, sha256_json
 from lgsid.config import EncoderConfig
 from lgsid.errors import EncoderError
@@ -40,15 +40,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of N texts, ragged: text n has ``flat[offset[n]:offset[n + 1]]``; ``truncated`` marks cut ones."""
+    """Token ids of N texts, ragged: text n has ``flat[offset[n]:offset[n + 1]]``, of ``uncut[n]`` before cutting."""
 
     flat: IntArray
     offset: IntArray
-    truncated: BoolArray
+    uncut: IntArray
 
     @property
     def lengths(self) -> IntArray:
-        """Token count of each text, shape (N,)."""
+        """Token count of each text as encoded, shape (N,)."""
         lengths: IntArray = np.diff(self.offset)
         return lengths
 
@@ -60,14 +60,12 @@ class Encoded:
     Attributes:
         rows: which texts, shape (B,).
         emb: their unit vectors, shape (B, D).
-        tokens: their token counts, shape (B,).
-        truncated: which of them were cut, shape (B,).
+        tokens: their token counts before cutting, shape (B,).
     """
 
     rows: IntArray
     emb: FloatArray
     tokens: IntArray
-    truncated: BoolArray
 
 
 class Encoder:
@@ -161,7 +159,7 @@ class Encoder:
                 tokens = self.tokenize(texts[start : start + _WINDOW])
                 for rows, length in _grouped(tokens.lengths, self.batch_tokens):
                     emb_BD = self._encode_batch(tokens, rows, length)
-                    yield Encoded(start + rows, emb_BD, tokens.lengths[rows], tokens.truncated[rows])
+                    yield Encoded(start + rows, emb_BD, tokens.uncut[rows])
         finally:
             self.model.train(training)
 
@@ -171,17 +169,16 @@ class Encoder:
         if self.layout.lower_case:
             said = [text.lower() for text in said]
         ids: list[list[int]] = self._ids(said, truncation=False)
-        long = [row for row, found in enumerate(ids) if len(found) > self.max_tokens]
+        uncut = np.array([max(len(found), 1) for found in ids], dtype=np.int64)
+        long = np.flatnonzero(uncut > self.max_tokens).tolist()
         if long:
             for row, cut in zip(long, self._ids([said[row] for row in long], truncation=True), strict=True):
                 ids[row] = cut
         nothing = [self._filler()]  # a decoder's tokenizer turns an empty text into no tokens at all
         ids = [found or nothing for found in ids]
-        truncated = np.zeros(len(ids), dtype=np.bool_)
-        truncated[long] = True
         offset = np.concatenate([[0], np.cumsum([len(found) for found in ids])]).astype(np.int64)
         flat = np.fromiter((token for found in ids for token in found), dtype=np.int64, count=int(offset[-1]))
-        return Tokens(flat, offset, truncated)
+        return Tokens(flat, offset, uncut)
 
     def collate(self, tokens: Tokens, rows: IntArray, length: int) -> dict[str, Tensor]:
         """The model's input for some texts: ids and mask of shape (B, ``length``), padded on the right."""

@@ -47,7 +47,7 @@ def embed_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
             "%d of %d prompts are longer than the encoder's %d tokens and were cut: their location may be lost; "
             "fix: lower align.prompt.max_description_chars",
             result.truncated,
-            result.encoded,
+            result.distinct,
             encoder.max_tokens,
         )
     with atomic_path(run.path(FOLDER, PROMPTS)) as path:

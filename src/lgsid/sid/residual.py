@@ -163,7 +163,9 @@ def _loss(residual_BD: Tensor, books: Sequence[Tensor], energy: float, entropy_w
         nearest, code = distance.detach().min(1)
         if entropy_weight > 0:
             temperature = TEMPERATURE * nearest.clamp_min(0).mean().clamp_min(1e-12)
-            frequency = torch.softmax(-distance / temperature, dim=1).mean(0)
+            # beyond e^-30 a code has no say, and its denormal numbers would make every product ten times slower
+            closeness = ((nearest[:, None] - distance) / temperature).clamp_min(-30.0)
+            frequency = torch.softmax(closeness, dim=1).mean(0)
             balance = balance + (frequency * (frequency * len(book) + 1e-9).log()).sum()
         residual_BD = residual_BD - book[code]
     return (residual_BD**2).sum(1).mean() / energy + entropy_weight * balance
