@@ -344,7 +344,13 @@ def _resolve_paths(config: RunConfig, base: Path) -> RunConfig:
     data = config.data
     given = {name: value for name in ("items", "events") if (value := getattr(data, name)) is not None}
     paths = {name: (base / _expand(str(value))).resolve() for name, value in given.items()}
-    return config.model_copy(update={"data": data.model_copy(update=paths)})
+    update: dict[str, Any] = {"data": data.model_copy(update=paths)}
+    encoder = config.align.encoder
+    folder = base / _expand(encoder.model)
+    if os.sep in encoder.model and folder.exists():  # otherwise a hub name such as BAAI/bge-m3
+        encoder = encoder.model_copy(update={"model": str(folder.resolve())})
+        update["align"] = config.align.model_copy(update={"encoder": encoder})
+    return config.model_copy(update=update)
 
 
 def _expand(path: str) -> str:

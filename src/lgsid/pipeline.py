@@ -38,8 +38,15 @@ def _tables(config: RunConfig) -> tuple[Path, ...]:
     return paths
 
 
+def _encoder_files(config: RunConfig) -> tuple[Path, ...]:
+    """The encoder's files, where it is a local one: a model that changes on disk makes new embeddings."""
+    from lgsid.align.models import local_files
+
+    return tuple(local_files(config.align.encoder.model))
+
+
 DATA = Stage("1_data", (), ("data",), _lazily("lgsid.data.stage", "prepare_data"), _tables)
-ALIGN = Stage("2_align", ("1_data",), ("align",), _lazily("lgsid.align.stage", "embed_items"))
+ALIGN = Stage("2_align", ("1_data",), ("align",), _lazily("lgsid.align.stage", "embed_items"), _encoder_files)
 SID = Stage("3_sid", ("1_data", "2_align"), ("sid",), _lazily("lgsid.sid.stage", "tokenize_items"))
 REPORT = Stage(
     "5_report", ("1_data", "2_align", "3_sid"), ("name", "report"), _lazily("lgsid.evaluate.stage", "write_report")

@@ -52,7 +52,9 @@ def embed_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
         )
     with atomic_path(run.path(FOLDER, PROMPTS)) as path:
         items.select("item_id", texts.alias("prompt")).write_parquet(path)
-    write_embeddings(run.path(FOLDER, EMBEDDINGS), result.emb, encoder.fingerprint, config.align.prompt.kind)
+    name = Path(encoder.name).name
+    made_by = {"encoder": name, "fingerprint": encoder.fingerprint, "prompt": config.align.prompt.kind}
+    write_embeddings(run.path(FOLDER, EMBEDDINGS), result.emb, made_by)
     places = location_text(items, config.align.prompt)
     return {
         "items": len(items),
@@ -70,15 +72,15 @@ def embed_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     }
 
 
-def write_embeddings(path: Path, emb_ND: FloatArray, encoder: str, prompt: str) -> None:
-    """Write ``emb_ND`` atomically as safetensors, with the encoder's fingerprint and the prompt's kind as metadata.
+def write_embeddings(path: Path, emb_ND: FloatArray, metadata: Mapping[str, str]) -> None:
+    """Write ``emb_ND`` atomically as safetensors, with metadata on what made it.
 
     The header is written here because the safetensors library puts metadata in another order every time, and equal
     embeddings must be equal files.
     """
     emb = np.ascontiguousarray(emb_ND, dtype="<f4")
     header = json.dumps({
-        "__metadata__": {"encoder": encoder, "prompt": prompt},
+        "__metadata__": dict(metadata),
         "emb_ND": {"dtype": "F32", "shape": list(emb.shape), "data_offsets": [0, emb.nbytes]},
     }).encode()  # fmt: skip
     header += b" " * (-len(header) % 8)  # the data starts on a multiple of 8 bytes
