@@ -103,3 +103,11 @@ def test_every_option_is_documented() -> None:
         return found
 
     assert [name for name in undocumented(RunConfig) if name not in ("RunConfig.name", "RunConfig.seed")] == []
+
+
+def test_a_model_folder_is_relative_to_its_file_and_a_hub_name_is_not(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    config = tmp_path / "c.yaml"
+    for model, resolved in (("models/mine", str(tmp_path / "models" / "mine")), ("BAAI/bge-m3", "BAAI/bge-m3")):
+        config.write_text(yaml.safe_dump({"data": {"world": {}}, "align": {"encoder": {"model": model}}}))
+        assert load_run_config(config).align.encoder.model == resolved
