@@ -101,7 +101,7 @@ def claims() -> str:
         for path in (REPOSITORY / "results/bench").glob("*.json")
     }
     assign, big = bench["assign_speed"]["metrics"], bench["world_scale"]["metrics"]["scale_en"]
-    imported, encoded = bench["import_memory"], bench["encode_throughput"]["runs"]
+    imported, encoded = bench["import_memory"], bench["encode_throughput"]["metrics"]
     rows = [
         [
             f"assign {assign['items']:,} × {assign['dim']} vectors to 3 × 256 codes",

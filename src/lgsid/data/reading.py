@@ -248,7 +248,8 @@ class _Numbering:
 
     def _take(self, before: int | None) -> pl.DataFrame:
         rows = []
-        for number in sorted(row for row in self._skipped if before is None or row < before):
+        skipped = list(self._skipped)  # Arrow parses ahead in a thread of its own and may add to it meanwhile
+        for number in sorted(row for row in skipped if before is None or row < before):
             text = self._skipped.pop(number)
             if "\n" in text and text.count('"') % 2:
                 raise DataError(

@@ -186,9 +186,10 @@ def _csv_batches(
         raw = pl.DataFrame(pl.from_arrow(batch))
         frame = _row_numbers(raw, good, [row.number - header_rows for row in ragged])
         good += frame.height
-        if len(ragged) > reported:
-            sink.reject(_ragged_rejects(ragged[reported:], source, header_rows))
-            reported = len(ragged)
+        seen = len(ragged)  # the reader parses ahead in a thread of its own: more may come while these are reported
+        if seen > reported:
+            sink.reject(_ragged_rejects(ragged[reported:seen], source, header_rows))
+            reported = seen
         yield _decoded(frame, source.path, sink)
     if len(ragged) > reported:
         sink.reject(_ragged_rejects(ragged[reported:], source, header_rows))
