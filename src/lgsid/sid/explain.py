@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,20 +53,21 @@ class TokenMeaning:
     words: list[tuple[str, float]] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def text(self, place: bool) -> str:
+        """In words; a token that refines content is spread over the map, so its place is left out."""
         lat, lon = self.centre
-        sure = ", ".join(f"{name} {share:.0%}" for name, share in self.region_share.items())
-        lines = [f"{self.label}  ({self.items:,} items, centre {lat:.4f}, {lon:.4f}, radius {self.radius_km:.1f} km)"]
-        if sure:
-            lines.append(f"    same region: {sure}")
-        lines.extend(
-            f"    {name}: " + ", ".join(f"{value} {share:.0%}" for value, share in shares)
-            for name in FACTS
-            if (shares := getattr(self, name))
-        )
+        where = f", centre {lat:.4f}, {lon:.4f}, radius {self.radius_km:.1f} km" if place else ""
+        lines = [f"{self.label}  ({self.items:,} items{where})"]
+        if place and self.region_share:
+            lines.append("    same region: " + _shares(self.region_share.items()))
+        lines.extend(f"    {name}: {_shares(shares)}" for name in FACTS if (shares := getattr(self, name)))
         if self.examples:
             lines.append("    examples: " + "; ".join(self.examples))
         return "\n".join(lines)
+
+
+def _shares(pairs: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in pairs)
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,8 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"SID {self.sid}" + (f" = {self.item['title']} (item {self.item['item_id']})" if self.item else "")]
         for level, (code, token) in enumerate(zip(self.sid.split("-"), self.tokens, strict=True), start=1):
-            lines.append(
-                f"  token {level} = {code}: {token if token else 'tells apart items that share the tokens before it'}"
-            )
+            meaning = token.text(place=level == 1) if token else "tells apart items that share the tokens before it"
+            lines.append(f"  token {level} = {code}: {meaning}")
         return "\n".join(lines)
 
 
