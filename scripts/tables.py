@@ -68,7 +68,7 @@ def runs() -> str:
     return table(header + " | final | error | error, unique", rows)
 
 
-def quantisers() -> str:
+def quantisers(least_items: int = 0) -> str:
     """Residual codebooks beside faiss."""
     order = ("lgsid", "lgsid-kmeans", "faiss-kmeans", "faiss-rq")
 
@@ -78,6 +78,8 @@ def quantisers() -> str:
     rows = []
     for cell in sorted(cells("bench", "quantisers-*.json"), key=place):
         m = cell["metrics"]
+        if m["items"] < least_items:
+            continue
         rows.append([
             f"{place(cell)[0]} {m['items']:,}",
             f"`{cell['method']}`",
@@ -92,6 +94,34 @@ def quantisers() -> str:
         ])  # fmt: skip
     header = "vectors | method | fit s | assign s | peak MiB (input) | error | use | bits 1 / 2 / 3 | share colliding"
     return table(header + " | 1 − distinct", rows)
+
+
+def quantisers_million() -> str:
+    """The largest size only."""
+    return quantisers(1_000_000)
+
+
+def tokeniser_scale() -> str:
+    """The whole tokeniser by size of the catalogue."""
+    rows = []
+    for cell in sorted(cells("bench", "hgit-world_*.json"), key=lambda cell: cell["metrics"]["items"]):
+        m = cell["metrics"]
+        rows.append([
+            f"{m['items']:,}",
+            f"{m['fit_seconds']:.0f}",
+            f"{m['transform_seconds']:.1f}",
+            f"{m['unique_seconds']:.1f}",
+            f"{m['peak_mib']:,.0f} ({m['embeddings_mib']:,.0f})",
+            f"{min(level['utilisation'] for level in m['levels']):.0%}",
+            f"{m['first_token']['province_purity']:.3f}",
+            f"{m['collision_share']:.3f}",
+            f"{m['moved_share']:.3f}",
+            f"{m['reconstruction']['relative_by_level'][-1]:.3f}",
+            f"{m['reconstruction']['relative_after_unique']:.3f}",
+            "yes" if m["extra_token"] else "no",
+        ])  # fmt: skip
+    header = "items | fit s | transform s | unique s | peak MiB (embeddings) | least use | province purity"
+    return table(header + " | raw collisions | moved | error | error, unique | extra token", rows)
 
 
 def claims() -> str:
@@ -137,7 +167,13 @@ def claims() -> str:
     return table("what | lgsid | beside | ratio | script", rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"runs": runs, "quantisers": quantisers, "claims": claims}
+TABLES: dict[str, Callable[[], str]] = {
+    "runs": runs,
+    "quantisers": quantisers,
+    "quantisers-million": quantisers_million,
+    "tokeniser-scale": tokeniser_scale,
+    "claims": claims,
+}
 
 
 def fill(text: str, source: str) -> str:
