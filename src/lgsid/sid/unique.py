@@ -18,15 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from lgsid.arrays import BoolArray, CodeArray, FloatArray, IntArray
 from lgsid.errors import ConfigError
 
-Cost = Callable[[IntArray], FloatArray]
+Cost: TypeAlias = Callable[[IntArray], FloatArray]
 """Squared distance of the given items' last residual to every last-level centroid: (n,) → (n, K)."""
+Crowd: TypeAlias = tuple[IntArray, int]
+"""Rows of the items of one prefix, and how many of them may share a code."""
+BLOCK_ITEMS = 8192
+"""Items whose distances are asked for together."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def make_unique(
     Args:
         codes_NL: raw codes.
         last_codes: K of the last level.
-        cost: see `Cost`; asked only for items of prefixes that hold collisions.
+        cost: see `Cost`; asked only for items of prefixes in which items must move.
         method: see the module.
 
     Raises:
@@ -61,6 +65,24 @@ def make_unique(
     raw = np.ascontiguousarray(codes_NL, dtype=np.int32)
     collides = _shared(code_keys(raw))
     codes = raw.copy()
+    crowded = _crowded(raw, collides, last_codes, method)
+    for block in _blocks(crowded):
+        distance = cost(np.concatenate([rows for rows, _ in block]))
+        edges = np.cumsum([len(rows) for rows, _ in block])[:-1]
+        for (rows, capacity), group_distance in zip(block, np.split(distance, edges), strict=True):
+            codes[rows, -1] = _spread(codes[rows, -1], group_distance, capacity)
+    rank = _rank_within(code_keys(codes))
+    if rank.any():
+        codes = np.concatenate([codes, rank[:, None].astype(np.int32)], axis=1)
+    return UniqueCodes(codes, collides, codes[:, raw.shape[1] - 1] != raw[:, -1])
+
+
+def _crowded(raw: CodeArray, collides: BoolArray, last_codes: int, method: str) -> Iterator[Crowd]:
+    """Prefixes in which some code holds more items than it may, with the number that it may hold.
+
+    Raises:
+        ConfigError: a prefix has more items than one extra token can tell apart.
+    """
     for rows in _groups(code_keys(raw[:, :-1]), collides):
         needed = -(-len(rows) // last_codes)
         if needed > last_codes:
@@ -68,11 +90,22 @@ def make_unique(
             message = f"{len(rows):,} items share the prefix {prefix}; one extra token tells {last_codes**2:,} apart"
             raise ConfigError(message, "--set sid.levels=4, or more sid.codes")
         capacity = last_codes if method == "extra_token" else needed
-        codes[rows, -1] = _spread(codes[rows, -1], rows, last_codes, capacity, cost)
-    rank = _rank_within(code_keys(codes))
-    if rank.any():
-        codes = np.concatenate([codes, rank[:, None].astype(np.int32)], axis=1)
-    return UniqueCodes(codes, collides, codes[:, raw.shape[1] - 1] != raw[:, -1])
+        if np.bincount(raw[rows, -1]).max() > capacity:
+            yield rows, capacity
+
+
+def _blocks(crowds: Iterator[Crowd]) -> Iterator[list[Crowd]]:
+    """Crowds in blocks of some thousand items: one call for their distances instead of one each."""
+    block: list[Crowd] = []
+    items = 0
+    for crowd in crowds:
+        block.append(crowd)
+        items += len(crowd[0])
+        if items >= BLOCK_ITEMS:
+            yield block
+            block, items = [], 0
+    if block:
+        yield block
 
 
 def code_keys(codes_NL: CodeArray) -> IntArray:
@@ -100,23 +133,21 @@ def _groups(prefix_N: IntArray, collides_N: BoolArray) -> Iterator[IntArray]:
             yield rows
 
 
-def _spread(last_n: CodeArray, rows: IntArray, last_codes: int, capacity: int, cost: Cost) -> CodeArray:
+def _spread(last_n: CodeArray, distance_nK: FloatArray, capacity: int) -> CodeArray:
     """Last tokens of one prefix's items with at most ``capacity`` items per code, least total cost.
 
     Only as many items move as must: those beyond the capacity of their code, the ones nearest to it staying.
     """
     from scipy.optimize import linear_sum_assignment
 
-    if np.bincount(last_n, minlength=last_codes).max() <= capacity:
-        return last_n
-    distance = cost(rows)
-    order = np.lexsort((np.arange(len(rows)), distance[np.arange(len(rows)), last_n]))
-    rank = np.empty(len(rows), dtype=np.int64)
+    n, last_codes = distance_nK.shape
+    order = np.lexsort((np.arange(n), distance_nK[np.arange(n), last_n]))
+    rank = np.empty(n, dtype=np.int64)
     rank[order] = _rank_within(last_n[order].astype(np.int64))
     movers = np.flatnonzero(rank >= capacity)
     free = capacity - np.minimum(np.bincount(last_n, minlength=last_codes), capacity)
     seats = np.repeat(np.arange(last_codes), free)
-    row, seat = linear_sum_assignment(distance[np.ix_(movers, seats)].astype(np.float64))
+    row, seat = linear_sum_assignment(distance_nK[np.ix_(movers, seats)].astype(np.float64))
     result = last_n.copy()
     result[movers[row]] = seats[seat]
     return result
