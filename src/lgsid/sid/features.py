@@ -19,6 +19,7 @@ Axes: N items, F features.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ from lgsid.geo import EARTH_RADIUS_KM, geohash_cells, h3_cells, unit_sphere
 
 IDENTITY_DIM = 16
 """Dimensions of a name's random vector; the squared distance of two names is then 2 ± 0.5."""
+WIDTH = 4 * IDENTITY_DIM + 3 * 3 + 2 * IDENTITY_DIM
+"""F: four identity blocks, three of coordinates, and content."""
 LEAST_SPREAD_KM = 1.0
 """A city that is one shopping street is not cut into single doorways."""
 BRAND_SHARE = 0.5
@@ -79,19 +82,27 @@ class GeoFeatures:
 
     def transform(self, items: pl.DataFrame) -> FloatArray:
         """Features of the items, float32 of shape (N, F)."""
+        # block by block into place: all blocks in float64 at once would be four times the result
+        features_NF = np.empty((len(items), WIDTH), dtype=np.float32)
+        start = 0
+        for weight, block in self._blocks(items):
+            features_NF[:, start : start + block.shape[1]] = weight * block
+            start += block.shape[1]
+        return features_NF
+
+    def _blocks(self, items: pl.DataFrame) -> Iterator[tuple[float, DoubleArray]]:
+        """Weight and values (N, …) of each block."""
         weight = self.config
+        province, city, district = (region_path(items, depth) for depth in (1, 2, 3))
+        yield weight.province, identities(province, "province")
+        yield weight.city, identities(city, "city")
+        yield weight.district, identities(district, "district")
+        yield weight.cell, identities(self._cells(items), "cell")
         xyz_N3 = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy())
-        blocks: list[DoubleArray] = [
-            weight.province * identities(region_path(items, 1), "province"),
-            weight.city * identities(region_path(items, 2), "city"),
-            weight.district * identities(region_path(items, 3), "district"),
-            weight.cell * identities(self._cells(items), "cell"),
-            weight.globe * (xyz_N3 - self.whole.centre) * EARTH_RADIUS_KM / self.whole.spread_km,
-            weight.regional * self._offset(xyz_N3, region_path(items, 1), self.provinces),
-            weight.local * self._offset(xyz_N3, region_path(items, 2), self.cities),
-            weight.content * content_identities(items),
-        ]
-        return np.concatenate(blocks, axis=1).astype(np.float32)
+        yield weight.globe, (xyz_N3 - self.whole.centre) * EARTH_RADIUS_KM / self.whole.spread_km
+        yield weight.regional, self._offset(xyz_N3, province, self.provinces)
+        yield weight.local, self._offset(xyz_N3, city, self.cities)
+        yield weight.content, content_identities(items)
 
     def _cells(self, items: pl.DataFrame) -> pl.Series:
         grid = h3_cells if self.config.grid == "h3" else geohash_cells
