@@ -13,6 +13,7 @@ import gzip
 import io
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ _CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
 
 
-class Table:
+class Table(ABC):
     """A table on disk.
 
     Attributes:
@@ -52,13 +53,13 @@ class Table:
         if twice:
             raise DataError(f"{path} has the column {twice[0]!r} twice", "rename or drop one of them")
 
+    @abstractmethod
     def batches(self, rows: int) -> Iterator[pl.DataFrame]:
         """The table's rows in order, about ``rows`` of them at a time, in memory proportional to ``rows``.
 
         Raises:
             DataError: the file is cut off, corrupt, or has a quote that is never closed.
         """
-        raise NotImplementedError
 
 
 def open_table(path: Path) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,11 +72,6 @@ def sid_table(item_ids: pl.Series, unique: UniqueCodes) -> pl.DataFrame:
     tokens = pl.DataFrame(np.ascontiguousarray(unique.codes), schema=dict.fromkeys(names, pl.Int32))
     text = pl.concat_str([pl.col(name).cast(pl.String) for name in names], separator="-")
     return tokens.select(item_ids.alias("item_id"), *names, text.alias("sid"), pl.Series("collides", unique.collides))
-
-
-def read_sids(folder: Path) -> pl.DataFrame:
-    """The SID table of a stage folder."""
-    return pl.read_parquet(folder / "sids.parquet")
 
 
 def key_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
