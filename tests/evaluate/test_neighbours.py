@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgsid import nearest
+from lgsid.data.labels import same_value_codes
 from lgsid.errors import DataError
-from lgsid.evaluate import neighbours
-from lgsid.evaluate.neighbours import nearest_neighbours, neighbour_geography, same_value_codes, sample_queries
+from lgsid.evaluate.neighbours import neighbour_geography
 from lgsid.geo import haversine_km
+from lgsid.nearest import nearest_neighbours, sample_queries
 
 
 def brute_force(emb_ND: np.ndarray, queries_Q: Sequence[int], k: int) -> np.ndarray:
@@ -42,14 +44,14 @@ def test_neighbours_equal_brute_force_with_ties_whatever_the_blocks(
     emb: np.ndarray, k: int, item_block: int, query_block: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "_ITEMS_PER_BLOCK", item_block)
-        patch.setattr(neighbours, "_QUERIES_PER_BLOCK", query_block)
+        patch.setattr(nearest, "_ITEMS_PER_BLOCK", item_block)
+        patch.setattr(nearest, "_QUERIES_PER_BLOCK", query_block)
         index, _ = nearest_neighbours(emb, np.arange(len(emb)), k)
     assert np.array_equal(index, brute_force(emb, range(len(emb)), min(k, len(emb) - 1)))
 
 
 def test_neighbours_equal_brute_force_on_random_vectors_and_are_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "_ITEMS_PER_BLOCK", 300)
+    monkeypatch.setattr(nearest, "_ITEMS_PER_BLOCK", 300)
     emb = np.random.default_rng(0).standard_normal((1000, 24)).astype(np.float32) * 7
     queries = sample_queries(1000, 60, seed=1)
     index, similarity = nearest_neighbours(emb, queries, 12)

@@ -18,10 +18,11 @@ from lgsid.config import DataConfig, ReportConfig, RunConfig, load_run_config
 from lgsid.errors import ArtifactError, ConfigError, DataError
 from lgsid.evaluate.document import Table
 from lgsid.evaluate.making_section import making_section
-from lgsid.evaluate.neighbours import nearest_neighbours, neighbour_geography, sample_queries
+from lgsid.evaluate.neighbours import neighbour_geography
 from lgsid.evaluate.results import load_results
 from lgsid.evaluate.stage import measure_neighbours, write_report
 from lgsid.evaluate.summary import verdicts_of
+from lgsid.nearest import nearest_neighbours, sample_queries
 
 from .conftest import FakeRun, toy_codes, toy_items, toy_metrics, write_run
 

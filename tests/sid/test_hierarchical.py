@@ -10,8 +10,9 @@ import pytest
 from toy import toy_city
 
 from lgsid.config import GeoFeatureConfig, SidConfig
+from lgsid.data.labels import region_path, root_categories
 from lgsid.errors import DataError
-from lgsid.sid.features import GeoFeatures, content_identities, identities, region_path, root_categories
+from lgsid.sid.features import GeoFeatures, content_identities, identities
 from lgsid.sid.hierarchical import HierarchicalTokenizer
 from lgsid.sid.quality import first_token_geography, level_use, purity
 

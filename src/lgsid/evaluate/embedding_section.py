@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lgsid.data.labels import REGIONS
 from lgsid.evaluate.charts import neighbour_chart
 from lgsid.evaluate.document import Block, Code, Figure, Section, Table, kilometres, percent, table, text
-from lgsid.evaluate.neighbours import REGIONS, SHARES
+from lgsid.evaluate.neighbours import SHARES
 from lgsid.evaluate.results import Results
 
 _NAMES = {

@@ -7,10 +7,10 @@ import polars as pl
 
 from lgsid.evaluate.document import Figure
 from lgsid.evaluate.maps import Place, TokenMap, overview_map, token_colours, zoom_map
-from lgsid.evaluate.neighbours import sample_queries
 from lgsid.evaluate.plots import drawable
 from lgsid.evaluate.results import Results
 from lgsid.geo import centre_deg, geohash_cells, haversine_km, sphere_to_degrees, unit_sphere
+from lgsid.nearest import sample_queries
 
 _MOST_ZOOMS = 3
 _LEAST_ZOOM_SHARE, _LEAST_ZOOM_ITEMS, _APART_KM = 0.05, 30, 60.0

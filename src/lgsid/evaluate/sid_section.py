@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lgsid.data.labels import REGIONS
 from lgsid.evaluate.charts import coverage_chart, radius_chart, reconstruction_chart, usage_chart
 from lgsid.evaluate.document import (
     Block,
@@ -22,7 +23,6 @@ from lgsid.evaluate.document import (
     table,
     text,
 )
-from lgsid.evaluate.neighbours import REGIONS
 from lgsid.evaluate.plots import drawable
 from lgsid.evaluate.results import Results, Token
 from lgsid.evaluate.usage import code_counts, coverage

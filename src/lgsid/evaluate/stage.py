@@ -7,15 +7,17 @@ from typing import Any
 
 from lgsid.artifact import RunFolder, atomic_path, write_json, write_text
 from lgsid.config import RunConfig
+from lgsid.data.labels import REGIONS
 from lgsid.errors import DataError
 from lgsid.evaluate.document import Document
 from lgsid.evaluate.html import render_html
 from lgsid.evaluate.markdown import FIGURES, render_markdown
-from lgsid.evaluate.neighbours import REGIONS, nearest_neighbours, neighbour_geography, sample_queries
+from lgsid.evaluate.neighbours import neighbour_geography
 from lgsid.evaluate.report import build_report
 from lgsid.evaluate.results import Results, load_results
 from lgsid.evaluate.summary import distinct_sids, verdicts_of
 from lgsid.evaluate.usage import code_counts, coverage
+from lgsid.nearest import nearest_neighbours, sample_queries
 
 STAGE = "5_report"
 

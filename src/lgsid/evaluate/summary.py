@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lgsid.data.labels import REGIONS
 from lgsid.evaluate.document import (
     KeyFigure,
     KeyFigures,
@@ -18,7 +19,6 @@ from lgsid.evaluate.document import (
     percents,
     text,
 )
-from lgsid.evaluate.neighbours import REGIONS
 from lgsid.evaluate.results import Results
 
 LEAST_PROVINCE_PURITY = 0.99

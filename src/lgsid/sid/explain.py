@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from lgsid.arrays import CodeArray, FloatArray
+from lgsid.data.labels import SEPARATORS
 from lgsid.errors import DataError
 from lgsid.geo import centre_deg, haversine_km
-from lgsid.sid.features import SEPARATORS
 
 if TYPE_CHECKING:
     from lgsid.artifact import RunFolder

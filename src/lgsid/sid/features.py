@@ -27,6 +27,7 @@ import polars as pl
 
 from lgsid.arrays import DoubleArray, FloatArray
 from lgsid.config import GeoFeatureConfig
+from lgsid.data.labels import region_path, root_categories
 from lgsid.errors import DataError
 from lgsid.geo import EARTH_RADIUS_KM, geohash_cells, h3_cells, unit_sphere
 
@@ -39,7 +40,6 @@ LEAST_SPREAD_KM = 1.0
 BRAND_SHARE = 0.5
 """Weight of the brand inside the content block."""
 REQUIRED = ("lat_deg", "lon_deg")
-SEPARATORS = r"\s*[|;]\s*"
 
 
 @dataclass(frozen=True)
@@ -132,18 +132,6 @@ def _place(xyz_N3: DoubleArray) -> Place:
     return Place((float(centre[0]), float(centre[1]), float(centre[2])), max(spread_km, LEAST_SPREAD_KM))
 
 
-def region_path(items: pl.DataFrame, depth: int) -> pl.Series:
-    """Province, "province > city" or "province > city > district"; null where the last of them is unknown.
-
-    The path keeps namesakes apart: Springfield in Illinois is not Springfield in Ohio.
-    """
-    names = ("province", "city", "district")[:depth]
-    columns = [pl.col(name) if name in items.columns else pl.lit(None, dtype=pl.String).alias(name) for name in names]
-    parts = [column.fill_null("") for column in columns[:-1]]
-    path = pl.when(columns[-1].is_not_null()).then(pl.concat_str([*parts, columns[-1]], separator=" > "))
-    return items.with_columns(path.alias("path"))["path"]
-
-
 def identity(name: str, kind: str) -> DoubleArray:
     """The random unit vector of a name: a function of the name alone, the same in every catalogue and process."""
     digest = hashlib.sha256(f"{kind}\x00{name}".encode()).digest()
@@ -161,16 +149,6 @@ def identities(names_N: pl.Series, kind: str) -> DoubleArray:
     index = names_N.replace_strict(distinct, pl.Series(range(1, len(distinct) + 1), dtype=pl.Int64), default=None)
     rows: DoubleArray = table[index.fill_null(0).to_numpy()]
     return rows
-
-
-def root_categories(items: pl.DataFrame) -> pl.Series:
-    """Root category of each item as a list: "Food > Bar" is ["Food"], the flat "Bars | Food" is ["Bars", "Food"]."""
-    if "category" not in items.columns:
-        return pl.Series("category", [None] * len(items), dtype=pl.List(pl.String))
-    flat = pl.col("category").str.replace_all(SEPARATORS, "|").str.split("|")
-    return items.select(flat.list.eval(pl.element().str.split(">").list.first().str.strip_chars()).alias("category"))[
-        "category"
-    ]
 
 
 def content_identities(items: pl.DataFrame) -> DoubleArray:

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from lgsid.arrays import CodeArray, DoubleArray, FloatArray
+from lgsid.data.labels import region_path
 from lgsid.geo import centre_deg, haversine_km
-from lgsid.sid.features import region_path
 from lgsid.sid.unique import code_keys
 
 
