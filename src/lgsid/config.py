@@ -171,11 +171,97 @@ class EncoderConfig(Strict):
     """Where it runs; auto is the GPU if there is one."""
 
 
+class LoraConfig(Strict):
+    """The trainable part of the encoder: low-rank updates of frozen weights (LoRA, arXiv 2106.09685)."""
+
+    rank: int = Field(default=8, ge=1)
+    """Rank of each update."""
+    alpha: float = Field(default=16.0, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout on the input of each update."""
+    modules: Literal["key_value", "attention", "all"] = "key_value"
+    """Which linear maps get one: keys and values, all of attention, or the feed-forward layers as well."""
+
+
+class RewardConfig(Strict):
+    """The list-wise geographic reward model (LGSID, section on geographic alignment)."""
+
+    form: Literal["pairwise", "pointwise"] = "pairwise"
+    """Score a prompt against the anchor's own prompt, or (the paper's literal reading) by itself."""
+    labels: Literal["kernel", "rank"] = "kernel"
+    """Soft labels exp(-distance / the list's own scale), or by rank of distance in the list."""
+    sampling: Literal["density", "uniform"] = "density"
+    """Negatives dense near the anchor and sparse far away, by rank of distance, or drawn uniformly."""
+    negatives: int = Field(default=15, ge=1)
+    """Negatives K of a list."""
+    far_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of the negatives drawn from the whole catalogue instead of the neighbourhood."""
+    anchors: int = Field(default=2_000, ge=10)
+    """At most so many lists are made: each costs K mismatched prompts to encode."""
+    held_out_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the anchors kept out of the reward's training, to measure its pair-order accuracy."""
+    hidden: int = Field(default=256, ge=1)
+    """Width of the hidden layer."""
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the lists; the epoch of best held-out loss is kept."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
+class PairConfig(Strict):
+    """Domain-mixed preference pairs for G-DPO."""
+
+    collaborative_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of pairs from items that users visited together; all pairs are geographic where there are no events."""
+    window_hours: float = Field(default=24.0, gt=0)
+    """Two visits of one user within this time count as one co-occurrence."""
+    quantile: float = Field(default=0.8, ge=0, lt=1)
+    """Only co-occurrences whose score is above this quantile of all are used."""
+    bands_km: tuple[Annotated[float, Field(gt=0)], ...] = (0.5, 2.0, 10.0, 50.0)
+    """Upper edges of the distance bands of geographic pairs; the last band is everything beyond."""
+    per_anchor: int = Field(default=4, ge=1)
+    """Pairs (preferred, dispreferred) made for each anchor."""
+
+
+class AlignmentConfig(Strict):
+    """Teaching the encoder geography."""
+
+    objective: Literal["none", "gdpo", "contrast", "distil"] = "distil"
+    """What is optimised: nothing, preferences under a reward model, a list-wise contrast, or a geographic teacher."""
+    similarity_weight: float = Field(default=1.0, ge=0)
+    """Weight λ of the regulariser that keeps each vector close to its own reference: the dial of G-DPO and contrast."""
+    beta: float = Field(default=1.0, gt=0)
+    """Sharpness β of G-DPO."""
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    """Items kept out of training to choose the best checkpoint …"""
+    test_share: float = Field(default=0.1, ge=0, lt=1)
+    """… items kept out to report on …"""
+    unseen_share: float = Field(default=0.0, ge=0, lt=1)
+    """… and items in whole cities that training never sees."""
+    epochs: float = Field(default=4.0, gt=0)
+    """Passes over the training items (of G-DPO: over their pairs)."""
+    batch: int = Field(default=64, ge=2)
+    """Anchors per step."""
+    accumulate: int = Field(default=1, ge=1)
+    """Steps whose gradients are added before an update."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_share: float = Field(default=0.06, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; it falls linearly to zero afterwards."""
+    validations: int = Field(default=4, ge=1)
+    """How often the validation score is taken."""
+    patience: int = Field(default=2, ge=1)
+    """Stop after so many validations without a better score."""
+    lora: LoraConfig = LoraConfig()
+    reward: RewardConfig = RewardConfig()
+    pairs: PairConfig = PairConfig()
+
+
 class AlignConfig(Strict):
-    """Stage 2: from items to embeddings."""
+    """Stage 2: from items to embeddings that know where the items are."""
 
     prompt: PromptConfig = PromptConfig()
     encoder: EncoderConfig = EncoderConfig()
+    alignment: AlignmentConfig = AlignmentConfig(objective="none")
 
 
 class GeoFeatureConfig(Strict):
