@@ -10,9 +10,9 @@ import pytest
 from toy import toy_city
 
 from lgsid.config import GeoFeatureConfig, SidConfig
-from lgsid.data.labels import region_path, root_categories
+from lgsid.data.labels import identities, region_path, root_categories
 from lgsid.errors import DataError
-from lgsid.sid.features import GeoFeatures, content_identities, identities
+from lgsid.sid.features import GeoFeatures, content_identities
 from lgsid.sid.hierarchical import HierarchicalTokenizer
 from lgsid.sid.quality import first_token_geography, level_use, purity
 
@@ -67,12 +67,12 @@ def test_entropy_weight_balances_the_residual_levels() -> None:
 
 
 def test_identities_depend_on_the_name_alone() -> None:
-    a = identities(pl.Series(["x", "y", None]), "city")
-    b = identities(pl.Series(["y", "x"]), "city")
+    a = identities(pl.Series(["x", "y", None]), "city", 16)
+    b = identities(pl.Series(["y", "x"]), "city", 16)
     assert np.array_equal(a[0], b[1])
     assert np.array_equal(a[1], b[0])
     assert not a[2].any()
-    assert not np.allclose(identities(pl.Series(["x"]), "province")[0], a[0])
+    assert not np.allclose(identities(pl.Series(["x"]), "province", 16)[0], a[0])
 
 
 def test_namesakes_in_other_provinces_are_other_cities() -> None:

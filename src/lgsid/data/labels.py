@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import numpy as np
 import polars as pl
 
-from lgsid.arrays import IntArray
+from lgsid.arrays import DoubleArray, IntArray
 
 REGIONS = ("province", "city", "district")
 """Administrative levels, coarse to fine."""
@@ -39,3 +42,22 @@ def same_value_codes(items: pl.DataFrame) -> dict[str, IntArray]:
     values = {level: region_path(items, depth + 1) for depth, level in enumerate(REGIONS)}
     values["category"] = items["category"]
     return {name: value.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy() for name, value in values.items()}
+
+
+def identity(name: str, kind: str, dim: int) -> DoubleArray:
+    """The random unit vector of a name: a function of the name alone, the same in every catalogue and process."""
+    digest = hashlib.sha256(f"{kind}\x00{name}".encode()).digest()
+    vector = np.random.default_rng(int.from_bytes(digest[:16], "little")).standard_normal(dim)
+    unit: DoubleArray = vector / np.linalg.norm(vector)
+    return unit
+
+
+def identities(names_N: pl.Series, kind: str, dim: int) -> DoubleArray:
+    """Identity vectors (N, ``dim``) of names; zero, the mean of all, for an unknown one."""
+    distinct = names_N.drop_nulls().unique(maintain_order=True)
+    table = np.stack([np.zeros(dim), *(identity(name, kind, dim) for name in distinct)])
+    if len(distinct) == 0:
+        return np.zeros((len(names_N), dim))
+    index = names_N.replace_strict(distinct, pl.Series(range(1, len(distinct) + 1), dtype=pl.Int64), default=None)
+    rows: DoubleArray = table[index.fill_null(0).to_numpy()]
+    return rows

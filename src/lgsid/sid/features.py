@@ -18,7 +18,6 @@ Axes: N items, F features.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ import polars as pl
 
 from lgsid.arrays import DoubleArray, FloatArray
 from lgsid.config import GeoFeatureConfig
-from lgsid.data.labels import region_path, root_categories
+from lgsid.data.labels import identities, region_path, root_categories
 from lgsid.errors import DataError
 from lgsid.geo import EARTH_RADIUS_KM, geohash_cells, h3_cells, unit_sphere
 
@@ -94,10 +93,10 @@ class GeoFeatures:
         """Weight and values (N, …) of each block."""
         weight = self.config
         province, city, district = (region_path(items, depth) for depth in (1, 2, 3))
-        yield weight.province, identities(province, "province")
-        yield weight.city, identities(city, "city")
-        yield weight.district, identities(district, "district")
-        yield weight.cell, identities(self._cells(items), "cell")
+        yield weight.province, identities(province, "province", IDENTITY_DIM)
+        yield weight.city, identities(city, "city", IDENTITY_DIM)
+        yield weight.district, identities(district, "district", IDENTITY_DIM)
+        yield weight.cell, identities(self._cells(items), "cell", IDENTITY_DIM)
         xyz_N3 = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy())
         yield weight.globe, (xyz_N3 - self.whole.centre) * EARTH_RADIUS_KM / self.whole.spread_km
         yield weight.regional, self._offset(xyz_N3, province, self.provinces)
@@ -132,30 +131,11 @@ def _place(xyz_N3: DoubleArray) -> Place:
     return Place((float(centre[0]), float(centre[1]), float(centre[2])), max(spread_km, LEAST_SPREAD_KM))
 
 
-def identity(name: str, kind: str) -> DoubleArray:
-    """The random unit vector of a name: a function of the name alone, the same in every catalogue and process."""
-    digest = hashlib.sha256(f"{kind}\x00{name}".encode()).digest()
-    vector = np.random.default_rng(int.from_bytes(digest[:16], "little")).standard_normal(IDENTITY_DIM)
-    unit: DoubleArray = vector / np.linalg.norm(vector)
-    return unit
-
-
-def identities(names_N: pl.Series, kind: str) -> DoubleArray:
-    """Identity vectors (N, IDENTITY_DIM) of names; zero, the mean of all, for an unknown one."""
-    distinct = names_N.drop_nulls().unique(maintain_order=True)
-    table = np.stack([np.zeros(IDENTITY_DIM), *(identity(name, kind) for name in distinct)])
-    if len(distinct) == 0:
-        return np.zeros((len(names_N), IDENTITY_DIM))
-    index = names_N.replace_strict(distinct, pl.Series(range(1, len(distinct) + 1), dtype=pl.Int64), default=None)
-    rows: DoubleArray = table[index.fill_null(0).to_numpy()]
-    return rows
-
-
 def content_identities(items: pl.DataFrame) -> DoubleArray:
     """Coarse content (N, 2 · IDENTITY_DIM): mean identity of the root categories, and of the brand."""
     roots = pl.DataFrame({"root": root_categories(items)}).with_row_index("row").explode("root", empty_as_null=True)
-    vectors = identities(roots["root"], "category")
+    vectors = identities(roots["root"], "category", IDENTITY_DIM)
     count = np.bincount(roots["row"].to_numpy(), minlength=len(items)).clip(1)
     category = np.stack([np.bincount(roots["row"].to_numpy(), column, len(items)) for column in vectors.T], axis=1)
     brand = items["brand"] if "brand" in items.columns else pl.Series([None] * len(items), dtype=pl.String)
-    return np.concatenate([category / count[:, None], BRAND_SHARE * identities(brand, "brand")], axis=1)
+    return np.concatenate([category / count[:, None], BRAND_SHARE * identities(brand, "brand", IDENTITY_DIM)], axis=1)
