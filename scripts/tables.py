@@ -167,12 +167,121 @@ def claims() -> str:
     return table("what | lgsid | beside | ratio | script", rows)
 
 
+ALIGNMENT_ROWS = {
+    "none": "no alignment",
+    "pointwise": "G-DPO, point-wise reward",
+    "listwise": "+ list-wise (pairwise) reward",
+    "density": "+ density-aware sampling",
+    "mixed": "+ domain-mixed pairs",
+    "gdpo": "+ similarity regulariser (full G-DPO)",
+    "contrast": "direct: list-wise contrast",
+    "distil": "direct: geographic teacher",
+    "distil-full": "**geographic teacher, as shipped**",
+}
+
+
+def ablation(dataset: str, part: str = "test") -> str:
+    """The paper's ablation and the direct objectives, over seeds."""
+    rows = []
+    for method, name in ALIGNMENT_ROWS.items():
+        group = [cell["metrics"] for cell in cells("ablation", f"{dataset}-{method}-[0-9].json")]
+        if not group:
+            continue
+
+        def over(key: str, digits: int = 3, group: list[Cell] = group) -> str:
+            return mean_sd([cell["parts"][part]["after"]["5"][key] for cell in group], digits)
+
+        rows.append([
+            name, over("kept"), over("province"), over("city"), over("district"), over("distance_km", 1),
+            over("category"),
+            *(mean_sd([cell["nmi"]["after"][level] for cell in group], 2) for level in ("province", "city")),
+            "–" if group[0]["efficiency"] is None else mean_sd([cell["efficiency"] for cell in group], 2),
+        ])  # fmt: skip
+    header = "yelp" if dataset.startswith("yelp") else "fsq"
+    columns = f"{header} | kept | P@5 | C@5 | T@5 | km | same category | NMI province | NMI city | efficiency"
+    return table(columns, rows)
+
+
+def rewards() -> str:
+    """Held-out-anchor accuracy of the reward's forms."""
+    rows = []
+    for dataset in ("yelp-3states", "fsq-nyc"):
+        for method in ("pointwise", "listwise", "density"):
+            group = [cell["metrics"]["reward"] for cell in cells("ablation", f"{dataset}-{method}-[0-9].json")]
+            if group:
+                rows.append([dataset, ALIGNMENT_ROWS[method].removeprefix("+ ").removeprefix("G-DPO, "),
+                             *_accuracies(group)])  # fmt: skip
+    return table("catalogue | reward | training anchors | held-out anchors", rows)
+
+
+def _accuracies(group: list[Cell]) -> list[str]:
+    return [mean_sd([cell[part]["pair_accuracy"] for cell in group], 3) for part in ("train", "held_out")]
+
+
+def efficiency() -> str:
+    """Frontier efficiency of the geographic teacher at three losses of meaning."""
+    rows = []
+    for dataset in ("yelp-3states", "fsq-nyc"):
+        for method in ("distil", "distil-full"):
+            group = [cell["metrics"] for cell in cells("ablation", f"{dataset}-{method}-[0-9].json")]
+            if group:
+                shares = [
+                    mean_sd([cell["efficiency_at"][loss] for cell in group], 3) for loss in ("0.025", "0.05", "0.1")
+                ]
+                rows.append([dataset, ALIGNMENT_ROWS[method].strip("*"), *shares])
+    return table("catalogue | method | at 2.5 % loss | at 5 % | at 10 %", rows)
+
+
+def strangers() -> str:
+    """What the encoder knows beyond what it was trained on: other items, other cities, prompts without a place."""
+    rows = []
+    for dataset in ("yelp-3states", "fsq-nyc"):
+        group = [cell["metrics"] for cell in cells("ablation", f"{dataset}-distil-full-[0-9].json")]
+        for part, name in (
+            ("train", "trained on"),
+            ("test", "new items, known cities"),
+            ("unseen", "cities never seen"),
+        ):
+            if group and all(part in cell["parts"] for cell in group):
+                rows.append([dataset, name, *_before_after(group, part, ("before", "after"), ())])
+        if group:
+            rows.append(
+                [
+                    dataset,
+                    "prompt without its place",
+                    *_before_after(group, "test", ("before", "after"), ("without_location",)),
+                ]
+            )
+    columns = "catalogue | queries | kept before | after | C@5 before | after | T@5 before | after | km before | after"
+    return table(columns, rows)
+
+
+def _before_after(group: list[Cell], part: str, times: tuple[str, str], inside: tuple[str, ...]) -> list[str]:
+    def figures(cell: Cell, time: str) -> Cell:
+        at = cell["parts"][part]
+        for key in inside:
+            at = at[key]
+        return dict(at[time]["5"])
+
+    digits = {"kept": 3, "city": 3, "district": 3, "distance_km": 1}
+    return [
+        mean_sd([figures(cell, time)[name] for cell in group], places)
+        for name, places in digits.items()
+        for time in times
+    ]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "runs": runs,
     "quantisers": quantisers,
     "quantisers-million": quantisers_million,
     "tokeniser-scale": tokeniser_scale,
     "claims": claims,
+    "ablation-yelp": lambda: ablation("yelp-3states"),
+    "ablation-fsq": lambda: ablation("fsq-nyc"),
+    "rewards": rewards,
+    "efficiency": efficiency,
+    "strangers": strangers,
 }
 
 

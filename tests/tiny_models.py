@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ WORDS = ("shop", "location", "pine", "cone", "restaurant", "bar", "food", "grill
 WORDS += ("wi", "nv", "main", "st", "road", "85018", "53532")
 
 
-def write_tokenizer(folder: Path, *, pad: bool, special: bool) -> None:
+def write_tokenizer(folder: Path, *, pad: bool, special: bool, words: Sequence[str] = WORDS) -> None:
     """A word-level tokenizer; ``special`` adds [CLS] and [SEP] around every text, as BERT's does."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     names: dict[str, Any] = {"unk_token": "[UNK]"}
@@ -29,14 +30,14 @@ def write_tokenizer(folder: Path, *, pad: bool, special: bool) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
 
 
-def write_bert(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
-    """A plain BERT of 32 dimensions."""
+def write_bert(folder: Path, seed: int = 0, hidden: int = 32, words: Sequence[str] = WORDS) -> Path:
+    """A plain BERT of 32 dimensions; it knows ``words`` and takes every other for one unknown word."""
     import torch
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(WORDS) + 4,
+        vocab_size=len(words) + 4,
         hidden_size=hidden,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -44,7 +45,7 @@ def write_bert(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
         max_position_embeddings=64,
     )
     BertModel(config).save_pretrained(folder)
-    write_tokenizer(folder, pad=True, special=True)
+    write_tokenizer(folder, pad=True, special=True, words=words)
     return folder
 
 

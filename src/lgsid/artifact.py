@@ -110,6 +110,7 @@ class Stage:
         section: names of the configuration sections it depends on.
         function: does the work; gets the run's configuration and folder, returns the stage's key figures.
         sources: files outside the run folder that it reads.
+        companion: what the other processes of a `torchrun` do while the main one runs `function`; None if nothing.
     """
 
     folder: str
@@ -117,6 +118,7 @@ class Stage:
     section: tuple[str, ...]
     function: Callable[[Any, RunFolder], Mapping[str, Any]]
     sources: Callable[[Any], tuple[Path, ...]] = field(default=lambda config: ())
+    companion: Callable[[Any, RunFolder], Any] | None = None
 
 
 class RunFolder:

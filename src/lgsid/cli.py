@@ -81,14 +81,15 @@ _stage_command("report", "Write the report of RUN (all stages).")
 
 
 def _execute(config: RunConfig, folder: RunFolder, last: Stage, dry_run: bool, as_json: bool) -> None:
-    from lgsid.pipeline import STAGES, execute, plan
+    from lgsid.pipeline import STAGES, estimate_of, execute, plan
 
     if dry_run:
         steps = plan(config, folder)[: STAGES.index(last) + 1]
+        estimate = estimate_of(config, folder, dict(steps))
         _output(
-            {"run": str(folder.root), "plan": dict(steps)},
+            {"run": str(folder.root), "plan": dict(steps), **({"alignment": estimate} if estimate else {})},
             as_json,
-            lambda: [f"{what:5} {name}" for name, what in steps],
+            lambda: [f"{what:5} {name}" for name, what in steps] + _estimate_lines(estimate),
         )
         return
     figures = execute(config, folder, _no_report if as_json else _print_stage, last)
@@ -164,6 +165,17 @@ def doctor(as_json: AsJson = False) -> None:
     )
     if any(check.state == "missing" for check in checks):
         sys.exit(1)
+
+
+def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
+    if not estimate:
+        return []
+    items = "a catalogue not read yet" if estimate["items"] is None else f"{estimate['items']:,} items"
+    return [
+        f"alignment of {items}: {estimate['steps']:,} steps on {estimate['trained_on']:,} items at "
+        f"{estimate['examples_per_second']:g} a second, {estimate['prompts_per_second']:g} prompts a second embedded: "
+        f"about {estimate['minutes']:g} minutes here"
+    ]
 
 
 def _print_stage(folder: str, what: str, metrics: Mapping[str, Any]) -> None:

@@ -174,14 +174,14 @@ class EncoderConfig(Strict):
 class LoraConfig(Strict):
     """The trainable part of the encoder: low-rank updates of frozen weights (LoRA, arXiv 2106.09685)."""
 
-    rank: int = Field(default=8, ge=1)
-    """Rank of each update."""
-    alpha: float = Field(default=16.0, gt=0)
+    rank: int = Field(default=16, ge=1)
+    """Rank of each update (the paper: 8)."""
+    alpha: float = Field(default=32.0, gt=0)
     """The update is scaled by alpha / rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout on the input of each update."""
-    modules: Literal["key_value", "attention", "all"] = "key_value"
-    """Which linear maps get one: keys and values, all of attention, or the feed-forward layers as well."""
+    modules: Literal["key_value", "attention", "all"] = "all"
+    """Which linear maps get one: keys and values (the paper), all of attention, or the feed-forward layers as well."""
 
 
 class RewardConfig(Strict):
@@ -203,9 +203,20 @@ class RewardConfig(Strict):
     """Share of the anchors kept out of the reward's training, to measure its pair-order accuracy."""
     hidden: int = Field(default=256, ge=1)
     """Width of the hidden layer."""
+    features: Literal["probe", "plain"] = "probe"
+    """Compare two embeddings by what a linear geographic probe reads in them, or (pairwise, plain) as they are."""
+    true_lists: int = Field(default=500, ge=0)
+    """Pairwise: so many more lists an epoch of the candidates' own prompts, which G-DPO compares; 0 leaves them out."""
+    order_weight: float = Field(default=1.0, ge=0)
+    """Weight of the pair-order term beside the weighted binary cross-entropy; 0 leaves the paper's loss alone."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout on the features and the hidden layer."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's."""
     epochs: int = Field(default=20, ge=1)
     """Passes over the lists; the epoch of best held-out loss is kept."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW's."""
 
 
 class PairConfig(Strict):
@@ -221,6 +232,78 @@ class PairConfig(Strict):
     """Upper edges of the distance bands of geographic pairs; the last band is everything beyond."""
     per_anchor: int = Field(default=4, ge=1)
     """Pairs (preferred, dispreferred) made for each anchor."""
+    events_share: float = Field(default=0.8, gt=0, le=1)
+    """Only so much of the events, the earliest, is looked at: what comes later is for testing recommenders."""
+
+
+class TrainerConfig(Strict):
+    """How the one training loop trains; a stage fills it from its own options."""
+
+    epochs: float = Field(default=4.0, gt=0)
+    """Passes over the training examples; may be fractional."""
+    batch: int = Field(default=64, ge=1)
+    """At most so many examples go through the model at once, on each process."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are added before an update."""
+    warmup_share: float = Field(default=0.06, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; it falls linearly to zero afterwards."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's, for parameter groups that do not set their own."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Longer gradients are cut to this length; infinity leaves them as they are."""
+    validations: int = Field(default=4, ge=1)
+    """How often the validation score is taken, evenly spaced, the last at the end; one more before the first step."""
+    patience: int = Field(default=2, ge=1)
+    """Stop after so many validations without a better score."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """A checkpoint is written this often, and at every validation: what a kill can cost."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast on a GPU; on a CPU training is always fp32."""
+
+
+class TeacherConfig(Strict):
+    """The geographic teacher: what nearness is worth, in units of cosine similarity of the unaligned encoder."""
+
+    province: float = Field(default=0.1, ge=0)
+    """Bonus of two items of one province …"""
+    city: float = Field(default=0.1, ge=0)
+    """… of one city …"""
+    district: float = Field(default=0.1, ge=0)
+    """… and of one district."""
+    near: float = Field(default=0.03, ge=0)
+    """Bonus of two items at one spot, falling with distance (a Gaussian kernel)."""
+    near_km: float = Field(default=2.0, gt=0)
+    """Scale of that kernel."""
+    name_weight: float = Field(default=0.1, ge=0)
+    """Weight of telling an item's own city and district from all others, against squared distances to the targets."""
+    coarse_dial: float = Field(default=1.0, ge=0)
+    """The dial of province and city, turned after training: 0 leaves them out, 1 is as the bonuses say …"""
+    fine_dial: float = Field(default=1.0, ge=0)
+    """… and that of district and nearness."""
+
+
+class ContrastConfig(Strict):
+    """The direct list-wise contrast: its target multiplies nearness by meaning."""
+
+    near_km: float = Field(default=3.0, gt=0)
+    """Distance at which the target falls to 1/e."""
+    meaning_temperature: float = Field(default=0.05, gt=0)
+    """Similarity of the unaligned encoder that is worth a factor e; large values leave nearness alone."""
+
+
+class GuardConfig(Strict):
+    """When an alignment run is stopped with an explanation."""
+
+    least_kept: float = Field(default=0.6, ge=0, le=1)
+    """Least share of the original similarity that neighbours may keep."""
+    least_rank_share: float = Field(default=0.2, ge=0, le=1)
+    """Least effective rank of the vectors, relative to the unaligned ones: below it they have collapsed."""
+    most_random_cosine: float = Field(default=0.98, gt=0, le=1)
+    """Highest mean cosine of random pairs."""
+    hacking_gain: float = Field(default=0.5, ge=0)
+    """A rise of the reward (in logits) that should be seen on the map …"""
+    hacking_distance_ratio: float = Field(default=1.1, gt=0)
+    """… is hacked if the mean distance to the nearest neighbours grew by more than this factor."""
 
 
 class AlignmentConfig(Strict):
@@ -240,11 +323,14 @@ class AlignmentConfig(Strict):
     """… and items in whole cities that training never sees."""
     epochs: float = Field(default=4.0, gt=0)
     """Passes over the training items (of G-DPO: over their pairs)."""
+    most_items: int = Field(default=50_000, ge=32)
+    """At most so many items are trained on, a random sample; the others are only embedded. It bounds the time."""
     batch: int = Field(default=64, ge=2)
     """Anchors per step."""
     accumulate: int = Field(default=1, ge=1)
     """Steps whose gradients are added before an update."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Highest learning rate of the updates and the head."""
     warmup_share: float = Field(default=0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; it falls linearly to zero afterwards."""
     validations: int = Field(default=4, ge=1)
@@ -252,8 +338,11 @@ class AlignmentConfig(Strict):
     patience: int = Field(default=2, ge=1)
     """Stop after so many validations without a better score."""
     lora: LoraConfig = LoraConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    contrast: ContrastConfig = ContrastConfig()
     reward: RewardConfig = RewardConfig()
     pairs: PairConfig = PairConfig()
+    guards: GuardConfig = GuardConfig()
 
 
 class AlignConfig(Strict):

@@ -6,6 +6,8 @@ LgsidError
 │   └── TableError           rows are wrong: file, row, column and value of each
 ├── ArtifactError            a run folder or saved model is missing, stale or corrupt
 ├── EncoderError             a text encoder cannot be found, loaded or used
+├── TrainingError            training cannot go on: a loss that is not finite, no examples
+│   └── AlignmentError       an alignment was stopped: collapse, lost meaning, or a hacked reward
 ├── NotFittedError           transform or explain before fit
 └── MissingDependencyError   an optional package is not installed
 """
@@ -78,6 +80,14 @@ class ArtifactError(LgsidError):
 
 class EncoderError(LgsidError):
     """A text encoder cannot be found, loaded or used."""
+
+
+class TrainingError(LgsidError):
+    """Training cannot start or go on: a loss that is not finite, no examples, a score that is no number."""
+
+
+class AlignmentError(TrainingError):
+    """An alignment was stopped by one of its guards: collapse, loss of meaning, or a hacked reward."""
 
 
 class NotFittedError(LgsidError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,14 @@ def _encoder_files(config: RunConfig) -> tuple[Path, ...]:
 
 
 DATA = Stage("1_data", (), ("data",), _lazily("lgsid.data.stage", "prepare_data"), _tables)
-ALIGN = Stage("2_align", ("1_data",), ("align",), _lazily("lgsid.align.stage", "embed_items"), _encoder_files)
+ALIGN = Stage(
+    "2_align",
+    ("1_data",),
+    ("align",),
+    _lazily("lgsid.align.stage", "align_items"),
+    _encoder_files,
+    _lazily("lgsid.align.stage", "align_along"),
+)
 SID = Stage("3_sid", ("1_data", "2_align"), ("sid",), _lazily("lgsid.sid.stage", "tokenize_items"))
 REPORT = Stage(
     "5_report", ("1_data", "2_align", "3_sid"), ("name", "report"), _lazily("lgsid.evaluate.stage", "write_report")
@@ -66,12 +74,22 @@ def plan(config: RunConfig, run: RunFolder) -> list[tuple[str, str]]:
     return steps
 
 
+def estimate_of(config: RunConfig, run: RunFolder, steps: Mapping[str, str]) -> dict[str, Any]:
+    """What the alignment in a plan would take, from a few timed steps; empty where there is none to run."""
+    if config.align.alignment.objective == "none" or steps.get(ALIGN.folder) != "run":
+        return {}
+    from lgsid.align.estimate import estimate_alignment
+
+    return estimate_alignment(config, run).to_json()
+
+
 def execute(
     config: RunConfig, run: RunFolder, report: Report = lambda *_: None, last: Stage = REPORT, force: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Run the stages in order up to ``last``, skipping those whose result is already there.
 
-    A run that was killed goes on where it stopped and ends with the same files, byte for byte.
+    A run that was killed goes on where it stopped and ends with the same files, byte for byte. Under `torchrun` the
+    processes train together; everything else is done, and everything is written, by the first of them.
 
     Args:
         config: the run's configuration; also written to ``config.yaml`` in the run folder.
@@ -83,14 +101,48 @@ def execute(
     Returns:
         key figures by stage folder.
     """
+    stages = STAGES[: STAGES.index(last) + 1]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from lgsid.distributed import distributed, is_main
+
+        with distributed():
+            if not is_main():
+                _go_along(config, run, stages)
+                return {}
+            return _execute(config, run, report, stages, force)
+    return _execute(config, run, report, stages, force)
+
+
+def _execute(
+    config: RunConfig, run: RunFolder, report: Report, stages: Sequence[Stage], force: bool
+) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     with run.lock():
         write_text(run.root / "config.yaml", config_yaml(config))
-        for stage in STAGES[: STAGES.index(last) + 1]:
-            metrics, ran = run_stage(stage, config, run, force=force and stage is last)
+        for stage in stages:
+            forced = force and stage is stages[-1]
+            _announce(stage, forced or not is_current(stage, config, run))
+            metrics, ran = run_stage(stage, config, run, force=forced)
             figures[stage.folder] = metrics
             report(stage.folder, "run" if ran else "kept", metrics)
     return figures
+
+
+def _announce(stage: Stage, runs: bool) -> None:
+    """Tell the other processes of a `torchrun` whether their help is wanted."""
+    if stage.companion is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from lgsid.distributed import share
+
+        share(runs)
+
+
+def _go_along(config: RunConfig, run: RunFolder, stages: Sequence[Stage]) -> None:
+    """What a process other than the first does: its part of the stages that are trained together."""
+    from lgsid.distributed import share
+
+    for stage in stages:
+        if stage.companion is not None and share(False):
+            stage.companion(config, run)
 
 
 def config_yaml(config: RunConfig) -> str:

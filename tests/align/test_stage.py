@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lgsid.align.stage import embed_items
+from lgsid.align.stage import align_items
 from lgsid.artifact import RunFolder
 from lgsid.config import AlignConfig, EncoderConfig, PromptConfig, RunConfig
 from lgsid.errors import ArtifactError
@@ -52,7 +52,7 @@ def read(run: RunFolder) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def test_files_and_key_figures(run: RunFolder, bert_folder: Path) -> None:
-    figures = dict(embed_items(config(bert_folder), run))
+    figures = dict(align_items(config(bert_folder), run))
     written = pl.read_parquet(run.path("2_align", "prompts.parquet"))
     assert written.columns == ["item_id", "prompt"]
     assert written.rows()[:2] == [("3", "Shop: bar pine. Location: phoenix, az"), ("1", "Shop: shop cone.")]
@@ -69,17 +69,17 @@ def test_files_and_key_figures(run: RunFolder, bert_folder: Path) -> None:
 
 
 def test_a_second_run_writes_the_same_bytes_from_the_cache(run: RunFolder, bert_folder: Path) -> None:
-    embed_items(config(bert_folder), run)
+    align_items(config(bert_folder), run)
     names = ("prompts.parquet", "embeddings.safetensors")
     first = [run.path("2_align", name).read_bytes() for name in names]
     for _ in range(8):  # the safetensors library writes metadata in a random order; equal by luck once is not enough
-        figures = embed_items(config(bert_folder), run)
+        figures = align_items(config(bert_folder), run)
         assert (figures["encoded"], figures["from_cache"], figures["prompts_per_second"]) == (0, 3, None)
         assert [run.path("2_align", name).read_bytes() for name in names] == first
 
 
 def test_prompt_kinds(run: RunFolder, bert_folder: Path) -> None:
-    embed_items(config(bert_folder, kind="location"), run)
+    align_items(config(bert_folder, kind="location"), run)
     prompts = pl.read_parquet(run.path("2_align", "prompts.parquet"))["prompt"]
     assert prompts.to_list() == ["Location: phoenix, az", "", "Location: phoenix, az", "Location: madison, wi"]
     assert read(run)[1]["prompt"] == "location"
@@ -88,8 +88,8 @@ def test_prompt_kinds(run: RunFolder, bert_folder: Path) -> None:
 def test_cut_prompts_are_counted_and_said(run: RunFolder, bert_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     ITEMS.with_columns(description=pl.lit("pine cone " * 20)).write_parquet(run.path("1_data", "items.parquet"))
     with caplog.at_level(logging.WARNING):
-        figures = embed_items(config(bert_folder), run)
-        again = embed_items(config(bert_folder), run)
+        figures = align_items(config(bert_folder), run)
+        again = align_items(config(bert_folder), run)
     assert figures["truncated"] == again["truncated"] == 3  # cached prompts are cut ones all the same
     assert figures["mean_tokens"] == again["mean_tokens"] > 40
     assert "3 of 3 prompts are longer than the encoder's 10 tokens" in caplog.text
@@ -97,4 +97,4 @@ def test_cut_prompts_are_counted_and_said(run: RunFolder, bert_folder: Path, cap
 
 def test_the_data_stage_must_have_run(tmp_path: Path, bert_folder: Path) -> None:
     with pytest.raises(ArtifactError, match="1_data"):
-        embed_items(config(bert_folder), RunFolder(tmp_path / "empty"))
+        align_items(config(bert_folder), RunFolder(tmp_path / "empty"))

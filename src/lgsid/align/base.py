@@ -55,6 +55,23 @@ class Losses:
     parts: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Some items, and what a trained policy makes of them.
+
+    Attributes:
+        items: N items.
+        reference: unit vectors by the unaligned encoder, shape (N, D).
+        pooled: unit vectors by the policy without its head, shape (N, D).
+        head: the trained head (D, D), or None.
+    """
+
+    items: pl.DataFrame
+    reference: FloatArray
+    pooled: FloatArray
+    head: FloatArray | None
+
+
 class Objective(ABC):
     """One way to teach an encoder geography.
 
@@ -68,6 +85,16 @@ class Objective(ABC):
 
     name: ClassVar[str]
 
+    @classmethod
+    def items_per_anchor(cls, config: AlignmentConfig) -> float:
+        """About how many items are encoded for one anchor: what a step costs."""
+        return 1.0
+
+    @classmethod
+    def prompts_to_prepare(cls, config: AlignmentConfig) -> int:
+        """About how many prompts `prepare` encodes."""
+        return 0
+
     def __init__(self, config: AlignmentConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
@@ -75,6 +102,19 @@ class Objective(ABC):
     @abstractmethod
     def prepare(self, material: Material) -> Mapping[str, Any]:
         """Learn or mine what the loss needs (a reward model, pairs, targets); returns figures for the report."""
+
+    def watch(self, emb_BD: FloatArray) -> dict[str, float]:
+        """Figures of the objective's own on the policy's vectors of held-out items; "reward" is guarded."""
+        return {}
+
+    def finish(self, trained: Trained, held: Trained) -> FloatArray | None:
+        """A better head for the trained policy, or None to keep the one it has; called once, after training.
+
+        Args:
+            trained: the training items and the policy's vectors of them.
+            held: the same of the validation items.
+        """
+        return None
 
     def head(self) -> FloatArray | None:
         """A linear map (D, D) to start the policy's head from, ``vector = head @ pooled``; None for no head."""

@@ -152,14 +152,19 @@ class Encoder:
 
     def batches(self, texts: Sequence[str]) -> Iterator[Encoded]:
         """Encode texts, batch by batch, grouped by length and so not in their order."""
+        for start in range(0, len(texts), _WINDOW):
+            for batch in self.batches_of(self.tokenize(texts[start : start + _WINDOW])):
+                yield Encoded(start + batch.rows, batch.emb, batch.tokens)
+
+    def batches_of(self, tokens: Tokens, rows: IntArray | None = None) -> Iterator[Encoded]:
+        """The same for texts that are tokenised already: all, or those in ``rows`` (a batch's rows index into it)."""
+        rows = np.arange(len(tokens.uncut)) if rows is None else rows
         training = self.model.training
         self.model.eval()
         try:
-            for start in range(0, len(texts), _WINDOW):
-                tokens = self.tokenize(texts[start : start + _WINDOW])
-                for rows, length in _grouped(tokens.lengths, self.batch_tokens):
-                    emb_BD = self._encode_batch(tokens, rows, length)
-                    yield Encoded(start + rows, emb_BD, tokens.uncut[rows])
+            for places, length in _grouped(tokens.lengths[rows], self.batch_tokens):
+                emb_BD = self._encode_batch(tokens, rows[places], length)
+                yield Encoded(places, emb_BD, tokens.uncut[rows[places]])
         finally:
             self.model.train(training)
 
@@ -174,7 +179,7 @@ class Encoder:
         if long:
             for row, cut in zip(long, self._ids([said[row] for row in long], truncation=True), strict=True):
                 ids[row] = cut
-        nothing = [self._filler()]  # a decoder's tokenizer turns an empty text into no tokens at all
+        nothing = [self.filler]  # a decoder's tokenizer turns an empty text into no tokens at all
         ids = [found or nothing for found in ids]
         offset = np.concatenate([[0], np.cumsum([len(found) for found in ids])]).astype(np.int64)
         flat = np.fromiter((token for found in ids for token in found), dtype=np.int64, count=int(offset[-1]))
@@ -185,7 +190,7 @@ class Encoder:
         place_T = np.arange(length)
         real_BT = place_T < tokens.lengths[rows][:, None]
         index_BT = np.where(real_BT, tokens.offset[rows][:, None] + place_T, 0)
-        ids_BT = np.where(real_BT, tokens.flat[index_BT], self._filler())
+        ids_BT = np.where(real_BT, tokens.flat[index_BT], self.filler)
         return {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(real_BT.astype(np.int64))}
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -237,7 +242,9 @@ class Encoder:
         ids: list[list[int]] = found["input_ids"]
         return ids
 
-    def _filler(self) -> int:
+    @property
+    def filler(self) -> int:
+        """Token that padding is made of; it is masked, so any will do."""
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, self.tokenizer.bos_token_id)
         return next((token for token in known if token is not None), 0)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lgsid.arrays import FloatArray, IntArray
+from lgsid.arrays import AnyArray, FloatArray, IntArray
 from lgsid.artifact import RunFolder, read_json
 from lgsid.errors import ArtifactError
 
@@ -46,6 +46,27 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """What the align stage wrote beside the embeddings where it taught the encoder geography.
+
+    Attributes:
+        reference_path: `2_align/reference.safetensors`, the true prompts by the unaligned encoder.
+        content_path, without_location_path: the content texts alone by the unaligned and the aligned encoder; None
+            where they were not written.
+        parts: part of each item: "train", "validation", "test", or "unseen" for whole cities kept out of training.
+        training: `2_align/training.json`: validations and steps.
+        reward: `2_align/reward.json`; None for objectives without a reward model.
+    """
+
+    reference_path: Path
+    content_path: Path | None
+    without_location_path: Path | None
+    parts: pl.Series
+    training: Mapping[str, Any]
+    reward: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class Results:
     """A run's results so far.
 
@@ -59,6 +80,7 @@ class Results:
         sid_metrics: `3_sid/metrics.json`.
         tokens: explanations by level (from 1) and code.
         manifests: manifest of each stage that has one.
+        alignment: what was written about alignment; None where the encoder was taken as it is.
     """
 
     items: pl.DataFrame
@@ -71,6 +93,7 @@ class Results:
     sid_metrics: Mapping[str, Any]
     tokens: Mapping[int, Mapping[int, Token]]
     manifests: Mapping[str, Mapping[str, Any]]
+    alignment: Alignment | None = None
 
     @cached_property
     def codes(self) -> IntArray:
@@ -87,22 +110,30 @@ class Results:
         """Levels with a codebook: those that `3_sid/metrics.json` describes."""
         return len(self.sid_metrics["levels"])
 
-    def embeddings(self) -> FloatArray:
-        """The items' embeddings, shape (N, D).
+    def embeddings(self, path: Path | None = None) -> FloatArray:
+        """The items' embeddings, or other vectors of theirs (see `Alignment`); shape (N, D).
 
         Raises:
-            ArtifactError: the file has no tensor `emb_ND`, or another number of rows than there are items.
+            ArtifactError: the file is no safetensors file, has no tensor `emb_ND`, or another number of rows than there
+                are items.
         """
-        from safetensors.numpy import load_file
-
-        emb_ND = load_file(self.embeddings_path).get("emb_ND")
+        path = path or self.embeddings_path
+        fix = f"{STAGES['2_align']} {path.parent.parent}"
+        emb_ND = _tensor(path, fix)
         if emb_ND is None or emb_ND.ndim != 2 or len(emb_ND) != len(self.items):
             got = "no tensor emb_ND" if emb_ND is None else f"emb_ND of shape {emb_ND.shape}"
-            raise ArtifactError(
-                f"{self.embeddings_path} has {got}, expected one row for each of {len(self.items):,} items",
-                f"{STAGES['2_align']} {self.embeddings_path.parent.parent}",
-            )
+            raise ArtifactError(f"{path} has {got}, expected one row for each of {len(self.items):,} items", fix)
         return np.asarray(emb_ND, dtype=np.float32)
+
+
+def _tensor(path: Path, fix: str) -> AnyArray | None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path).get("emb_ND")
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} is not a safetensors file: {error}", fix) from error
 
 
 def load_results(run: RunFolder) -> Results:
@@ -142,6 +173,30 @@ def load_results(run: RunFolder) -> Results:
         sid_metrics=_sid_metrics(paths["metrics.json"], run),
         tokens=_tokens(paths["tokenizer/tokens.json"], run),
         manifests={stage: manifest for stage in STAGES if (manifest := run.manifest(stage)) is not None},
+        alignment=_alignment(run, items),
+    )
+
+
+def _alignment(run: RunFolder, items: pl.DataFrame) -> Alignment | None:
+    reference = run.path("2_align", "reference.safetensors")
+    if not reference.exists():
+        return None
+    command = f"{STAGES['2_align']} {run.root}"
+    split_path = run.require("2_align", "split.parquet", command)
+    split = _read_table(split_path, run, "2_align")
+    if not {"item_id", "part"} <= set(split.columns) or not items["item_id"].equals(split["item_id"]):
+        raise ArtifactError(f"{split_path} does not give a part to every item, in the order of the items", command)
+    content, bare, reward = (
+        path if (path := run.path("2_align", name)).exists() else None
+        for name in ("content.safetensors", "without_location.safetensors", "reward.json")
+    )
+    return Alignment(
+        reference_path=reference,
+        content_path=content,
+        without_location_path=bare,
+        parts=split["part"],
+        training=_without_nan(read_json(run.require("2_align", "training.json", command))),
+        reward=None if reward is None else _without_nan(read_json(reward)),
     )
 
 

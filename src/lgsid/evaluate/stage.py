@@ -9,6 +9,7 @@ from lgsid.artifact import RunFolder, atomic_path, write_json, write_text
 from lgsid.config import RunConfig
 from lgsid.data.labels import REGIONS
 from lgsid.errors import DataError
+from lgsid.evaluate.alignment_measures import alignment_key_figures, measure_alignment
 from lgsid.evaluate.document import Document
 from lgsid.evaluate.html import render_html
 from lgsid.evaluate.markdown import FIGURES, render_markdown
@@ -28,7 +29,8 @@ def write_report(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     Writes `report.html` (one file, pictures inside), `report.md` with `figures/*.png`, and `metrics.json`.
 
     Returns:
-        the key figures: P/C/T@K of the smallest K, what the verdicts say, and where the report is.
+        the key figures: P/C/T@K of the smallest K, what alignment changed, what the verdicts say, and where the
+        report is.
 
     Raises:
         ArtifactError: an earlier stage has not run, or its files do not fit together; names the command.
@@ -36,10 +38,11 @@ def write_report(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     """
     results = load_results(run)
     geography = measure_neighbours(config, results)
-    document = build_report(config, results, geography)
-    write_json(run.path(STAGE, "metrics.json"), _metrics(results, geography))
+    alignment = measure_alignment(config, results)
+    document = build_report(config, results, geography, alignment)
+    write_json(run.path(STAGE, "metrics.json"), _metrics(results, geography, alignment))
     _write(document, run)
-    return _key_figures(results, geography)
+    return _key_figures(results, geography, alignment)
 
 
 def measure_neighbours(config: RunConfig, results: Results) -> dict[str, Any]:
@@ -55,13 +58,14 @@ def measure_neighbours(config: RunConfig, results: Results) -> dict[str, Any]:
     return neighbour_geography(results.items, queries_Q, index_QK, config.report.neighbours, config.seed)
 
 
-def _metrics(results: Results, geography: Mapping[str, Any]) -> dict[str, Any]:
+def _metrics(results: Results, geography: Mapping[str, Any], alignment: Mapping[str, Any] | None) -> dict[str, Any]:
     counts = code_counts(results.codes, [level["codes"] for level in results.sid_metrics["levels"]])
     return {
         "neighbours": geography,
+        **({} if alignment is None else {"alignment": alignment}),
         "codes_to_cover": {str(share): codes for share, codes in coverage(counts).items()},
         "distinct_sids": distinct_sids(results),
-        "verdicts": [vars(verdict) for verdict in verdicts_of(results, geography)],
+        "verdicts": [vars(verdict) for verdict in verdicts_of(results, geography, alignment)],
         "sid": results.sid_metrics,
     }
 
@@ -74,12 +78,13 @@ def _write(document: Document, run: RunFolder) -> None:
     write_text(run.path(STAGE, "report.html"), render_html(document))
 
 
-def _key_figures(results: Results, geography: Mapping[str, Any]) -> dict[str, Any]:
+def _key_figures(results: Results, geography: Mapping[str, Any], alignment: Mapping[str, Any] | None) -> dict[str, Any]:
     k, at = next(iter(geography["at"].items()))
-    verdicts = verdicts_of(results, geography)
+    verdicts = verdicts_of(results, geography, alignment)
     return {
         **{f"{level}_at_{k}": at[level] for level in REGIONS},
         f"distance_km_at_{k}": at["distance_km"],
+        **({} if alignment is None else alignment_key_figures(alignment)),
         "distinct_sids": distinct_sids(results),
         "verdicts_good": sum(verdict.status == "good" for verdict in verdicts),
         "verdicts_to_look_at": sum(verdict.status == "look" for verdict in verdicts),

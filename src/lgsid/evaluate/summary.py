@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lgsid.data.labels import REGIONS
+from lgsid.evaluate.alignment_verdicts import alignment_key_figure, alignment_verdicts
 from lgsid.evaluate.document import (
     KeyFigure,
     KeyFigures,
@@ -37,7 +38,9 @@ MOST_REJECTED = 0.01
 """Share of the table's rows."""
 
 
-def summary_section(results: Results, geography: Mapping[str, Any]) -> Section:
+def summary_section(
+    results: Results, geography: Mapping[str, Any], alignment: Mapping[str, Any] | None = None
+) -> Section:
     """What was done in plain words, the key figures, and the verdicts."""
     metrics = results.sid_metrics
     codes = sorted({level["codes"] for level in metrics["levels"]})
@@ -48,8 +51,11 @@ def summary_section(results: Results, geography: Mapping[str, Any]) -> Section:
         "token says where an item is, the following ones say what it is, from coarse to fine: items that share "
         "their first tokens lie in the same area and are of a kind."
     )
-    verdicts = tuple(verdicts_of(results, geography))
-    blocks = (words, _key_figures(results, geography), Verdicts(verdicts))
+    verdicts = tuple(verdicts_of(results, geography, alignment))
+    figures = _key_figures(results, geography)
+    if alignment is not None and (aligned := alignment_key_figure(alignment)) is not None:
+        figures = KeyFigures((figures.figures[0], aligned, *figures.figures[1:]))
+    blocks = (words, figures, Verdicts(verdicts))
     return Section("summary", "Summary", blocks)
 
 
@@ -100,7 +106,9 @@ def distinct_sids(results: Results) -> int:
     return results.sids.select(results.token_columns).n_unique()
 
 
-def verdicts_of(results: Results, geography: Mapping[str, Any]) -> list[Verdict]:
+def verdicts_of(
+    results: Results, geography: Mapping[str, Any], alignment: Mapping[str, Any] | None = None
+) -> list[Verdict]:
     """One verdict per question, the ones without the figures they need left out."""
     found = [
         _rejected(results.checks),
@@ -111,6 +119,7 @@ def verdicts_of(results: Results, geography: Mapping[str, Any]) -> list[Verdict]
         _collisions(results.sid_metrics),
         _uniqueness_cost(results.sid_metrics),
         _neighbours(geography),
+        *([] if alignment is None else alignment_verdicts(alignment)),
     ]
     return [verdict for verdict in found if verdict is not None]
 
