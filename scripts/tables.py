@@ -173,10 +173,10 @@ ALIGNMENT_ROWS = {
     "listwise": "+ list-wise (pairwise) reward",
     "density": "+ density-aware sampling",
     "mixed": "+ domain-mixed pairs",
-    "gdpo": "+ similarity regulariser (full G-DPO)",
+    "regularised": "+ similarity regulariser (the paper's full method)",
+    "gdpo": "full G-DPO, our reward",
     "contrast": "direct: list-wise contrast",
     "distil": "direct: geographic teacher",
-    "distil-full": "**geographic teacher, as shipped**",
 }
 
 

@@ -93,6 +93,8 @@ def _execute(config: RunConfig, folder: RunFolder, last: Stage, dry_run: bool, a
         )
         return
     figures = execute(config, folder, _no_report if as_json else _print_stage, last)
+    if not figures:  # a process of torchrun that only trained along
+        return
     report = folder.path("5_report", "report.html")
     result: dict[str, Any] = {"run": str(folder.root), "stages": figures}
     if last.folder == "5_report":

@@ -205,7 +205,7 @@ class RewardConfig(Strict):
     """Width of the hidden layer."""
     features: Literal["probe", "plain"] = "probe"
     """Compare two embeddings by what a linear geographic probe reads in them, or (pairwise, plain) as they are."""
-    true_lists: int = Field(default=500, ge=0)
+    true_lists: int = Field(default=2_000, ge=0)
     """Pairwise: so many more lists an epoch of the candidates' own prompts, which G-DPO compares; 0 leaves them out."""
     order_weight: float = Field(default=1.0, ge=0)
     """Weight of the pair-order term beside the weighted binary cross-entropy; 0 leaves the paper's loss alone."""
@@ -264,9 +264,9 @@ class TrainerConfig(Strict):
 class TeacherConfig(Strict):
     """The geographic teacher: what nearness is worth, in units of cosine similarity of the unaligned encoder."""
 
-    province: float = Field(default=0.1, ge=0)
+    province: float = Field(default=0.2, ge=0)
     """Bonus of two items of one province …"""
-    city: float = Field(default=0.1, ge=0)
+    city: float = Field(default=0.12, ge=0)
     """… of one city …"""
     district: float = Field(default=0.1, ge=0)
     """… and of one district."""
@@ -321,8 +321,8 @@ class AlignmentConfig(Strict):
     """… items kept out to report on …"""
     unseen_share: float = Field(default=0.0, ge=0, lt=1)
     """… and items in whole cities that training never sees."""
-    epochs: float = Field(default=4.0, gt=0)
-    """Passes over the training items (of G-DPO: over their pairs)."""
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training items."""
     most_items: int = Field(default=50_000, ge=32)
     """At most so many items are trained on, a random sample; the others are only embedded. It bounds the time."""
     batch: int = Field(default=64, ge=2)

@@ -74,7 +74,7 @@ def test_co_located_items() -> None:
         assert set(range(6)) <= set(rows)
     policy = torch.from_numpy(emb).requires_grad_()
     losses = objective.loss(policy, np.arange(12), np.arange(12))
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    losses.total.backward()
     assert policy.grad is not None
     assert torch.isfinite(policy.grad).all()
 
@@ -127,6 +127,6 @@ def test_gradients_reach_every_item_of_the_batch() -> None:
     objective = prepared(items, emb)
     rows = objective.batch(np.arange(10), np.random.default_rng(0))
     policy = torch.from_numpy(emb[rows]).requires_grad_()
-    objective.loss(policy, rows, np.arange(10)).total.backward()  # type: ignore[no-untyped-call]
+    objective.loss(policy, rows, np.arange(10)).total.backward()
     assert policy.grad is not None
     assert (policy.grad.abs().sum(dim=1) > 0).all()

@@ -42,10 +42,10 @@ def loss_at(objective: Distil, emb_ND: FloatArray, rows_B: IntArray) -> Losses:
 
 
 def halves(items: pl.DataFrame, emb_ND: FloatArray) -> tuple[Trained, Trained]:
-    """Three quarters to train on and the others held out, as `align` hands them over: still without the head."""
-    held = np.arange(len(items)) % 4 == 3
+    """Every fifth item held out, of all cities, and vectors as `align` hands them over: still without the head."""
+    held = np.arange(len(items)) % 5 == 4
     head_DD = starting_head(emb_ND[~held], fit_teacher(items.filter(~held), emb_ND[~held], TeacherConfig(), 0))
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         Trained(items.filter(chosen), emb_ND[chosen], emb_ND[chosen], head_DD) for chosen in (~held, held)
     )
 
@@ -107,23 +107,24 @@ def test_gradients_lead_to_the_targets() -> None:
     for _ in range(60):
         optimizer.zero_grad()
         losses = objective.loss(torch.nn.functional.normalize(free, dim=1), rows, rows)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         optimizer.step()
     assert float(losses.total.detach()) < 0.1 * before
     reached = unit(free.detach().numpy())
-    assert (reached * wanted).sum(axis=1).min() > 0.97
+    assert (reached * wanted).sum(axis=1).min() > 0.95
 
 
 def test_the_starting_head_knows_more_of_held_out_districts_and_as_much_of_the_meaning() -> None:
     items, _ = toy_city(64)
-    said = {"category": 1.0, "city": 0.3, "district": 0.3}  # an encoder that speaks of places softly
-    emb = unit(sum(weight * identities(items[name], name, DIM) for name, weight in said.items()))
-    emb = unit(emb + 0.05 * np.random.default_rng(5).standard_normal(emb.shape))
-    train, held = halves(items, emb)
+    rng = np.random.default_rng(5)
+    items = items.with_columns(brand=pl.Series([f"brand {k}" for k in rng.integers(0, 20, len(items))]))
+    said = {"category": 1.0, "brand": 0.7, "city": 0.15, "district": 0.15}  # an encoder that speaks of places softly
+    emb = unit(sum(weight * identities(items[name], name, 128) for name, weight in said.items()))
+    train, held = halves(items, unit(emb + 0.02 * rng.standard_normal(emb.shape)))
     assert train.head is not None
-    assert neighbours_in_district(held.items, held.reference) < 0.7
     aligned = unit(held.reference @ train.head.T)
-    assert neighbours_in_district(held.items, aligned) > neighbours_in_district(held.items, held.reference) + 0.1
+    before, after = (neighbours_in_district(held.items, vectors) for vectors in (held.reference, aligned))
+    assert after > 1.4 * before
     teacher = fit_teacher(train.items, train.reference, TeacherConfig(), 0)
     meaning = teacher.axes[:, teacher.meaning]  # exact there
     assert np.allclose(held.reference @ train.head.T @ meaning, held.reference @ meaning, atol=1e-5)
@@ -236,7 +237,7 @@ def test_a_catalogue_without_any_known_region() -> None:
     objective = prepared(nowhere, emb)
     policy = torch.from_numpy(emb[:16]).requires_grad_()
     losses = objective.loss(policy, np.arange(16), np.arange(16))
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    losses.total.backward()
     assert losses.parts["name"] == 0
     assert policy.grad is not None
     assert torch.isfinite(policy.grad).all()

@@ -1,11 +1,13 @@
-"""The guards: each stops the history it is made for, with its figures and what to change, and lets healthy ones pass."""
+"""The guards: each stops the history it is made for, with figures and what to change, and lets healthy ones pass."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
 from lgsid.align.guards import Guards
-from lgsid.config import GuardConfig
+from lgsid.config import GuardConfig, RunConfig
 from lgsid.errors import AlignmentError
 from lgsid.history import History, Validation
 
@@ -72,3 +74,17 @@ def test_only_the_last_validation_is_judged() -> None:
     judge({"kept": 0.1}, {"kept": 0.9})
     with pytest.raises(AlignmentError):
         judge({"kept": 0.9}, {"kept": 0.1})
+
+
+@pytest.mark.parametrize(
+    "change", [{"effective_rank": 1.0}, {"random_cosine": 1.0}, {"kept": 0.1}, {"reward": 9.0, "distance_km": 900.0}]
+)
+def test_the_fix_names_keys_that_exist(change: dict[str, float]) -> None:
+    with pytest.raises(AlignmentError) as caught:
+        judge(change)
+    named = re.findall(r"align(?:\.\w+)+", str(caught.value.fix))
+    assert named
+    for key in named:
+        node: object = RunConfig()
+        for part in key.split("."):
+            node = getattr(node, part)

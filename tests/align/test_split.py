@@ -73,7 +73,7 @@ def test_unseen_are_whole_cities() -> None:
     part = split_items(items, options(unseen_share=0.2), 1)
     seen = items.with_columns(part=part == "unseen").group_by("province", "city").agg(pl.col("part").mean())
     assert set(seen["part"]) == {0.0, 1.0}
-    assert 0.1 < (part == "unseen").mean() <= 0.25  # type: ignore[operator]
+    assert 0.1 < (part == "unseen").mean() <= 0.25
 
 
 def test_a_city_with_most_of_the_items_is_passed_over() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,31 +69,23 @@ def align(
         folder: keeps checkpoints here and continues from them.
 
     Raises:
+        ConfigError: see `check_prompts`.
         DataError: too few items to train on.
         AlignmentError: a guard stopped the run.
         TrainingError: the loss is not finite.
     """
+    check_prompts(config)
     options = config.alignment
     part = split_items(items, options, seed)
     rows = rows_of(part)
-    cache = EmbeddingCache(encoder.fingerprint, encoder.dim)
-    content, location = (text(items, config.prompt) for text in (content_text, location_text))
-    texts = join(content, location, config.prompt)
     chosen = rows["train"]
-    material = Material(
-        items=items[chosen],
-        events=training_events(events, items["item_id"].gather(chosen), options.pairs.events_share),
-        content=content.gather(chosen).to_list(),
-        location=location.gather(chosen).to_list(),
-        join=lambda content, location: join(pl.Series(content), pl.Series(location), config.prompt).to_list(),
-        reference=reference_ND[chosen],
-        encode=lambda texts: embed(encoder, texts, cache).emb,
-    )
+    material = _material(encoder, items, events, reference_ND, chosen, config)
     objective = objective_class(options)(options, seed)
     figures = _prepare(objective, material)
     policy = Policy(encoder, options.lora, objective.head(), seed)
     queries = rows["validation"] if len(rows["validation"]) else chosen
     validator = Validator(items, reference_ND, queries, chosen, seed)
+    texts = join(content_text(items, config.prompt), location_text(items, config.prompt), config.prompt)
     task = Alignment(policy, objective, texts.to_list(), chosen, validator, options)
     history = fit(
         task,
@@ -101,10 +94,52 @@ def align(
         folder=folder,
         watch=(Guards(options.guards),),
         description="aligning",
-        identity=sha256_json([encoder.fingerprint, config.model_dump(mode="json"), texts.hash().sum()]),
+        identity=_identity(encoder, items, material.events, config),
     )
     _finish(policy, objective, task, items, reference_ND, rows)
     return Aligned(policy, objective, part, history, figures)
+
+
+def check_prompts(config: AlignConfig) -> None:
+    """Alignment joins the content of one item with the location of another, so prompts must have both.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    if config.prompt.kind != "full":
+        raise ConfigError(
+            f"alignment got prompts of the kind {config.prompt.kind!r}, expected content and location together",
+            "align.prompt.kind: full, or align.alignment.objective: none",
+        )
+
+
+def _material(
+    encoder: Encoder,
+    items: pl.DataFrame,
+    events: pl.DataFrame | None,
+    reference_ND: FloatArray,
+    chosen: IntArray,
+    config: AlignConfig,
+) -> Material:
+    """What the objective may learn from: the chosen items and nothing of any other."""
+    training = items[chosen]
+    cache = EmbeddingCache(encoder.fingerprint, encoder.dim)
+    return Material(
+        items=training,
+        events=training_events(events, training["item_id"], config.alignment.pairs.events_share),
+        content=content_text(training, config.prompt).to_list(),
+        location=location_text(training, config.prompt).to_list(),
+        join=lambda content, location: join(pl.Series(content), pl.Series(location), config.prompt).to_list(),
+        reference=reference_ND[chosen],
+        encode=lambda texts: embed(encoder, texts, cache).emb,
+    )
+
+
+def _identity(encoder: Encoder, items: pl.DataFrame, events: pl.DataFrame | None, config: AlignConfig) -> str:
+    """Hash of all that training depends on: a checkpoint of another one is of no use."""
+    tables = (table.hash_rows().to_numpy().tobytes() for table in (items, events) if table is not None)
+    digests = [hashlib.sha256(table).hexdigest() for table in tables]
+    return sha256_json([encoder.fingerprint, config.model_dump(mode="json"), digests])
 
 
 def objective_class(config: AlignmentConfig) -> type[Objective]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -123,6 +124,9 @@ class Objective(ABC):
     def batch(self, anchors_A: IntArray, generator: np.random.Generator) -> IntArray:
         """Rows of the distinct items to encode for these anchors; by default the anchors themselves."""
         return anchors_A
+
+    def save(self, folder: Path) -> None:  # noqa: B027  # most objectives learn nothing but the encoder
+        """Keep what else was learned (a reward model) in a sub-folder of ``folder``; nothing by default."""
 
     @abstractmethod
     def loss(self, policy_BD: Tensor, rows_B: IntArray, anchors_A: IntArray) -> Losses:

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lgsid.align.align import objective_class
+from lgsid.align.align import check_prompts, objective_class
 from lgsid.align.encoder import Encoder
 from lgsid.align.policy import Policy
 from lgsid.align.prompts import prompts
+from lgsid.align.split import split_items
+from lgsid.align.training import trainer_config
 from lgsid.artifact import RunFolder
 from lgsid.config import RunConfig
+from lgsid.schedule import Schedule
 
 _SAMPLE = 64
 _TYPICAL = "Shop: Pine Cone Restaurant. Restaurants | American. Location: 6162 US Highway 51, De Forest, WI 53532"
@@ -55,7 +58,11 @@ def estimate_alignment(config: RunConfig, run: RunFolder) -> Estimate:
     Args:
         config: of the run.
         run: its folder; the catalogue is known once its stage ``1_data`` has run.
+
+    Raises:
+        ConfigError, DataError: alignment would stop with the same error.
     """
+    check_prompts(config.align)
     options = config.align.alignment
     path = run.path("1_data", "items.parquet")
     known = pl.read_parquet(path) if path.exists() else None
@@ -65,19 +72,26 @@ def estimate_alignment(config: RunConfig, run: RunFolder) -> Estimate:
     encoder = Encoder.load(config.align.encoder)
     encoded = len(texts) / _seconds(lambda: encoder.encode([f"{text} {place}" for place, text in enumerate(texts)]))
     kind = objective_class(options)
-    share = 1 - options.validation_share - options.test_share - options.unseen_share
-    trained_on = options.most_items if items is None else min(round(items * share), options.most_items)
+    trained_on = _trained_on(config, items, known)
     examples = trained_on * options.epochs
     speed = len(texts) / _seconds(_step(encoder, config, texts)) / kind.items_per_anchor(options)
     prompts_in_all = (items or 0) * _PASSES + kind.prompts_to_prepare(options)
     return Estimate(
         items=items,
         trained_on=trained_on,
-        steps=int(np.ceil(examples / options.batch)),
+        steps=Schedule(trained_on, trainer_config(options), config.seed).steps,
         prompts_per_second=encoded,
         examples_per_second=speed,
         minutes=(prompts_in_all / encoded + examples / speed) / 60,
     )
+
+
+def _trained_on(config: RunConfig, items: int | None, known: pl.DataFrame | None) -> int:
+    options = config.align.alignment
+    if known is not None:
+        return int((split_items(known, options, config.seed) == "train").sum())
+    share = 1 - options.validation_share - options.test_share - options.unseen_share
+    return options.most_items if items is None else min(max(round(items * share), 1), options.most_items)
 
 
 def _step(encoder: Encoder, config: RunConfig, texts: list[str]) -> Callable[[], None]:

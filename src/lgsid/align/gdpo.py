@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,10 @@ class GDpo(Objective):
             "median_margin": round(float(np.median(self.preferences.margin_P)), 4),
             "preferred_is_nearer": self._nearer_share(pairs, kept_P),
         }
+
+    def save(self, folder: Path) -> None:
+        """Write the reward model to ``folder/reward``."""
+        self.reward.save(folder / "reward")
 
     def batch(self, anchors_A: IntArray, generator: np.random.Generator) -> IntArray:
         """The anchors and the candidates of a random pair of each, distinct and ascending."""

@@ -48,7 +48,7 @@ class Guards:
             raise AlignmentError(
                 f"meaning is lost: neighbours keep {last['kept']:.1%} of their original similarity, expected at least "
                 f"{self._config.least_kept:.0%}",
-                "raise align.alignment.similarity_weight (or lower align.alignment.teacher.geography), or, if that "
+                "raise align.alignment.similarity_weight, or lower the weights of align.alignment.teacher, or, if that "
                 "much geography is wanted, lower align.alignment.guards.least_kept",
             )
 

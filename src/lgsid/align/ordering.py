@@ -54,8 +54,8 @@ class RewardReport:
         prompts: mismatched prompts encoded, repetitions included.
         train, held_out: pair order on the lists of mismatched prompts; no location of a held-out anchor was learnt.
         held_out_true: pair order of the held-out anchors with the candidates' own prompts, as G-DPO uses the reward.
-        region_ceiling: pair order of held-out anchors by distance between the regions' centres, which is what knowing
-            every region's place, but not the street's, can reach on these lists; None where regions are not known.
+        region_oracle: pair order of held-out anchors by the distance between the regions' centres: what knowing every
+            region's place, but no street's, is worth on these lists; None where an item has no region.
         calibration: by tenth of the predicted label: mean prediction, mean label and count, on held-out anchors.
         train_loss, held_out_loss: by epoch.
         best_epoch: the one that was kept, from 1.
@@ -70,7 +70,7 @@ class RewardReport:
     train: Order
     held_out: Order
     held_out_true: Order
-    region_ceiling: Order | None
+    region_oracle: Order | None
     calibration: tuple[Mapping[str, float], ...]
     train_loss: tuple[float, ...]
     held_out_loss: tuple[float, ...]

@@ -17,7 +17,7 @@ from lgsid.geo import haversine_km
 
 SCALES_KM = (1.0, 4.0, 16.0, 64.0)
 """From a neighbourhood to a metropolitan region."""
-_AXES = 48
+_AXES = 96
 """Targets a scale: more are noise."""
 _LANDMARKS = 512
 _RIDGE = 3.0

@@ -103,6 +103,7 @@ class RewardModel(nn.Module):
 
     def freeze(self) -> RewardModel:
         """Evaluation mode, and no gradients to its own parameters."""
+        self.zero_grad(set_to_none=True)
         return self.eval().requires_grad_(False)
 
     def save(self, folder: Path) -> None:
@@ -340,7 +341,7 @@ def _report(
         train=order(train, _scores(model, trainer.train_batch)),
         held_out=order(held, held_AJ),
         held_out_true=order(held, _scores(model, trainer.true_batch(held))),
-        region_ceiling=None if by_region_AJ is None else order(held, by_region_AJ),
+        region_oracle=None if by_region_AJ is None else order(held, by_region_AJ),
         calibration=calibration(expit(held_AJ), trainer.held_batch.label.numpy()),
         train_loss=tuple(train_loss),
         held_out_loss=tuple(held_loss),

@@ -15,7 +15,6 @@ from lgsid.align.prompts import content_text, location_text, prompts
 from lgsid.arrays import FloatArray
 from lgsid.artifact import RunFolder, atomic_path, write_json
 from lgsid.config import EncoderConfig, RunConfig
-from lgsid.errors import ConfigError
 
 if TYPE_CHECKING:
     from lgsid.align.align import Aligned
@@ -51,11 +50,15 @@ def align_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
 
     Raises:
         ArtifactError: the data stage has not run.
+        ConfigError: alignment is wanted, but the prompts lack content or location.
         EncoderError, MissingDependencyError: see `Encoder.load`.
         AlignmentError, TrainingError, DataError: see `align`.
     """
+    from lgsid.align.align import check_prompts
     from lgsid.align.encoder import Encoder
 
+    if config.align.alignment.objective != "none":
+        check_prompts(config.align)  # before an hour of encoding, not after
     items = pl.read_parquet(run.require("1_data", "items.parquet", "lgsid run CONFIG, which runs the stages in order"))
     texts = prompts(items, config.align.prompt)
     with atomic_path(run.path(FOLDER, PROMPTS)) as path:
@@ -115,11 +118,6 @@ def _align(
     from lgsid.align.encoder import Encoder
     from lgsid.distributed import barrier
 
-    if config.align.prompt.kind != "full":
-        raise ConfigError(
-            f"alignment got prompts of the kind {config.align.prompt.kind!r}, expected content and location together",
-            "align.prompt.kind: full, or align.alignment.objective: none",
-        )
     barrier()
     partial = run.path(FOLDER, ".partial")
     aligned = align(encoder, items, _events(run), reference_ND, config.align, config.seed, partial)
@@ -134,6 +132,7 @@ def _align(
     with atomic_path(run.path(FOLDER, SPLIT)) as path:
         items.select("item_id", aligned.part).write_parquet(path)
     _write_training(run, aligned)
+    aligned.objective.save(run.path(FOLDER))
     return {
         "trained_on": int((aligned.part == "train").sum()),
         "training_steps": aligned.history.records[-1].step if aligned.history.records else 0,

@@ -45,7 +45,7 @@ def tsne(emb_ND: FloatArray, seed: int) -> DoubleArray:
         places of shape (N, 2), in units of their own spread.
     """
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     if (emb_ND == emb_ND[0]).all():  # collapsed to a point: nothing to spread out
         return np.zeros((len(emb_ND), 2))

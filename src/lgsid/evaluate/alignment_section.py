@@ -268,10 +268,10 @@ def reward_blocks(reward: Mapping[str, Any] | None) -> list[Block]:
     shown = ", ".join(f"{name} {percent(share)}" for name, _, share in bands)
     return [
         text(
-            "Preferences came from a reward model, which scores how near a place is to an item from their prompts. It was "
-            f"fitted on {reward['anchors']['train']:,} items (anchors) and measured on {reward['anchors']['held_out']:,} "
-            "others, by how often it scores the nearer of two places higher. Where two prompts name the same place, no "
-            f"reward can know; chance is {percent(0.5, 0)}."
+            "Preferences came from a reward model, which scores how near a place is to an item from their prompts. It "
+            f"was fitted on {reward['anchors']['train']:,} items (anchors) and measured on "
+            f"{reward['anchors']['held_out']:,} others, by how often it scores the nearer of two places higher. Where "
+            f"two prompts name the same place, no reward can know; chance is {percent(0.5, 0)}."
         ),
         _reward_table(reward),
         Figure("alignment_reward", reward_chart(bands, calibration, losses),

@@ -64,8 +64,8 @@ def _span(span: Span) -> str:
             return _code(text)
         case Strong(text):
             return f"**{_escape(text)}**"
-        case _:
-            return _escape(span)
+        case _:  # a span keeps its edges: what follows may be a code word
+            return _SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", span))
 
 
 def _code(text: str) -> str:

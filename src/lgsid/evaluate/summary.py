@@ -54,7 +54,8 @@ def summary_section(
     verdicts = tuple(verdicts_of(results, geography, alignment))
     figures = _key_figures(results, geography)
     if alignment is not None and (aligned := alignment_key_figure(alignment)) is not None:
-        figures = KeyFigures((figures.figures[0], aligned, *figures.figures[1:]))
+        items, _, *others = figures.figures  # in place of the shares after alignment alone
+        figures = KeyFigures((items, aligned, *others))
     blocks = (words, figures, Verdicts(verdicts))
     return Section("summary", "Summary", blocks)
 
