@@ -2,7 +2,8 @@
 
     LGSID_DATA=/the/folder python benchmarks/real_runs.py --seeds 0 1 2
 
-Each cell is one ``lgsid run configs/DATASET.yaml --set seed=S --set align.alignment.objective=none``; the run folders stay in ``runs/``. A cell that exists
+Each cell is one ``lgsid run configs/DATASET.yaml --set seed=S --set align.alignment.objective=none``; the run folders
+stay in ``runs/``. A cell that exists
 with the same configuration is not run again.
 """
 

@@ -255,6 +255,7 @@ def test_a_reward_leaves_its_report(toy_encoder: Path, tmp_path: Path) -> None:
     align_items(aligning(toy_encoder, objective="gdpo", **small), run)
     assert read_json(run.path("2_align", "reward.json"))
     assert "reward" not in read_json(run.path("2_align", "training.json"))["prepared"]
+    assert run.path("2_align", "reward/reward.safetensors").is_file()
 
 
 @pytest.mark.parametrize("kind", ["content", "location"])
