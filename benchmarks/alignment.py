@@ -46,7 +46,9 @@ SAMPLE = 2_500
 ENCODED_ITEMS = 6_000
 """Budget of each method of the ablation: items encoded in training."""
 PROMPTS_PER_STEP = 64
-PLAIN = {"reward.features": "plain", "reward.true_lists": 0, "reward.order_weight": 0.0}
+PLAIN = {
+    "reward.features": "plain", "reward.true_lists": 0, "reward.order_weight": 0.0, "reward.sampling": "density",
+}  # fmt: skip
 """The reward as in the paper: one binary cross-entropy on the lists of mismatched prompts."""
 GEOGRAPHIC = {"pairs.collaborative_share": 0.0}
 METHODS: dict[str, dict[str, Any]] = {

@@ -202,20 +202,37 @@ def ablation(dataset: str, part: str = "test") -> str:
     return table(columns, rows)
 
 
+REWARD_ROWS = {
+    "pointwise": "point-wise, the paper's loss",
+    "pairwise": "pairwise, the paper's loss",
+    "default": "ours",
+}
+
+
 def rewards() -> str:
-    """Held-out-anchor accuracy of the reward's forms."""
+    """Pair-order accuracy of the reward's forms, fitted alone, over seeds."""
     rows = []
     for dataset in ("yelp-3states", "fsq-nyc"):
-        for method in ("pointwise", "listwise", "density"):
-            group = [cell["metrics"]["reward"] for cell in cells("ablation", f"{dataset}-{method}-[0-9].json")]
-            if group:
-                rows.append([dataset, ALIGNMENT_ROWS[method].removeprefix("+ ").removeprefix("G-DPO, "),
-                             *_accuracies(group)])  # fmt: skip
-    return table("catalogue | reward | training anchors | held-out anchors", rows)
+        for form, name in REWARD_ROWS.items():
+            for sampling in ("density", "multiscale"):
+                group = [cell["metrics"] for cell in cells("alignment", f"reward-{dataset}-{form}-{sampling}-*.json")]
+                if group:
+                    rows.append([dataset, name, sampling, *_accuracies(group)])
+    header = "catalogue | reward | sampling | training anchors | held-out anchors | < 0.5 km | 0.5–2 | 2–10 | 10–50"
+    return table(header + " | > 50 km | own prompts | region oracle", rows)
 
 
 def _accuracies(group: list[Cell]) -> list[str]:
-    return [mean_sd([cell[part]["pair_accuracy"] for cell in group], 3) for part in ("train", "held_out")]
+    """Training and held-out anchors, the latter by difference of distance, their own prompts, and the oracle."""
+
+    def over(part: str) -> str:
+        return mean_sd([cell[part]["accuracy"] for cell in group if cell[part] is not None], 3)
+
+    bands = [
+        mean_sd([cell["held_out"]["bands"][band]["accuracy"] for cell in group], 2)
+        for band in range(len(group[0]["held_out"]["bands"]))
+    ]
+    return [over("train"), over("held_out"), *bands, over("held_out_true"), over("region_oracle")]
 
 
 def efficiency() -> str:

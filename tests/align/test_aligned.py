@@ -24,6 +24,8 @@ from lgsid.arrays import FloatArray
 from lgsid.config import LoraConfig
 from lgsid.errors import ArtifactError
 
+PAPER = LoraConfig(rank=8, alpha=16.0, modules="key_value")
+
 CARD = "# Aligned\n\nKnows where things are."
 PROMPTS = ["Shop: Pine Cone. Diner Location: De Forest, WI 53532", "a", "Café ÉTÉ", "word " * 300, "Bar. Reno, NV"]
 
@@ -33,7 +35,7 @@ def policy_of(folder: Path | str, head: bool = True, precision: str = "fp32", **
     encoder = load(folder, precision)
     generator = np.random.default_rng(0)
     start = np.eye(encoder.dim) + generator.normal(scale=0.5 / encoder.dim**0.5, size=(encoder.dim, encoder.dim))
-    return disturbed(Policy(encoder, LoraConfig(**lora), start.astype(np.float32) if head else None, seed=0))
+    return disturbed(Policy(encoder, PAPER.model_copy(update=lora), start.astype(np.float32) if head else None, seed=0))
 
 
 def by_sentence_transformers(folder: Path, texts: list[str]) -> FloatArray:

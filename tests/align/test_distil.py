@@ -45,9 +45,7 @@ def halves(items: pl.DataFrame, emb_ND: FloatArray) -> tuple[Trained, Trained]:
     """Every fifth item held out, of all cities, and vectors as `align` hands them over: still without the head."""
     held = np.arange(len(items)) % 5 == 4
     head_DD = starting_head(emb_ND[~held], fit_teacher(items.filter(~held), emb_ND[~held], TeacherConfig(), 0))
-    return tuple(
-        Trained(items.filter(chosen), emb_ND[chosen], emb_ND[chosen], head_DD) for chosen in (~held, held)
-    )
+    return tuple(Trained(items.filter(chosen), emb_ND[chosen], emb_ND[chosen], head_DD) for chosen in (~held, held))
 
 
 def test_key_figures() -> None:

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgsid.align import negatives as module
-from lgsid.align.negatives import NEIGHBOURHOOD, density_aware, near_ranks, uniform
+from lgsid.align.negatives import NEIGHBOURHOOD, density_aware, multiscale, uniform
 from lgsid.align.places import Places, uniforms
+from lgsid.align.ranks import PlacesOfEveryScale, near_ranks
 from lgsid.errors import DataError
 from lgsid.geo import haversine_km
 
-SAMPLERS = (density_aware, uniform)
+SAMPLERS = (density_aware, multiscale, uniform)
+BY_RANK = (density_aware, multiscale)
 coordinate = st.tuples(
     st.one_of(st.floats(-90, 90), st.sampled_from([-90.0, 0.0, 31.2, 90.0])),
     st.one_of(st.floats(-180, 180), st.sampled_from([-180.0, 0.0, 121.5, 180.0])),
@@ -81,6 +83,60 @@ def test_without_far_ones_negatives_are_among_the_nearest_other_places_and_dense
         assert share == pytest.approx(law, abs=0.03), rank
 
 
+def test_multiscale_ranks_follow_the_law_over_the_whole_catalogue() -> None:
+    lat, lon = country()
+    anchors = np.arange(0, 3_000, 3)
+    index, _ = multiscale(lat, lon, anchors, negatives=15, far_share=0.0, seed=0)
+    ranks = true_ranks(lat, lon, anchors, index)
+    # beyond 128 ranks are those of random samples, within some ten or twenty per cent; the law spans decades
+    for rank, tolerance in ((8, 0.01), (32, 0.01), (128, 0.01), (300, 0.03), (600, 0.03), (1_200, 0.03), (2_999, 0.0)):
+        share, law = (ranks <= rank).mean(), np.log1p(rank / 8) / np.log1p(2_999 / 8)
+        assert share == pytest.approx(law, abs=tolerance + 1e-9), rank
+
+
+def test_multiscale_ranks_are_exact_up_to_512_places_and_the_law_reaches_the_last() -> None:
+    lat, lon = country(400)
+    index, _ = multiscale(lat, lon, np.arange(400), negatives=10, far_share=0.0, seed=0)
+    drawn = np.sort(true_ranks(lat, lon, np.arange(400), index), axis=1)
+    np.testing.assert_array_equal(drawn, near_ranks(uniforms(0, "rank", np.arange(400), 10), np.full(400, 399)))
+
+
+def test_every_list_of_multiscale_covers_every_scale() -> None:
+    lat, lon = country(20_000)
+    anchors = np.arange(0, 20_000, 40)
+    ranks = np.sort(true_ranks(lat, lon, anchors, multiscale(lat, lon, anchors, far_share=0.0, seed=0)[0]), axis=1)
+    for low, high in ((0, 30), (30, 300), (300, 3_000), (3_000, 20_000)):
+        count = ((ranks > low) & (ranks <= high)).sum(axis=1)
+        assert np.mean(count >= 2) > 0.97, (low, high)
+
+
+def test_multiscale_draws_from_all_places_not_from_one_sample() -> None:
+    lat, lon = country()
+    anchors = np.arange(3_000)
+    index, _ = multiscale(lat, lon, anchors, far_share=0.0, seed=0)
+    ranks = true_ranks(lat, lon, anchors, index)
+    middle = index[(ranks > 200) & (ranks < 600)]
+    assert len(np.unique(middle)) > 2_500
+    assert np.bincount(middle).max() < 30 * np.bincount(middle, minlength=3_000).mean()
+
+
+def test_levels_grow_at_most_eightfold_and_the_last_reaches_everything() -> None:
+    lat, lon = country(9_000)
+    reach = PlacesOfEveryScale(Places.of(lat, lon), NEIGHBOURHOOD, seed=0)._reach_L
+    assert reach[0] == pytest.approx(NEIGHBOURHOOD)
+    assert reach[-1] == pytest.approx(8_999)
+    assert (reach[1:] / reach[:-1] <= 8).all()
+
+
+@pytest.mark.parametrize("options", [{"negatives": 15}, {"negatives": 200}, {"negatives": 15, "neighbourhood": 15}])
+@pytest.mark.parametrize("items", [513, 540, 1_100, 5_000])
+def test_multiscale_lists_are_distinct_for_any_number_of_levels(items: int, options: dict[str, int]) -> None:
+    lat, lon = country(items)
+    index, km = multiscale(lat, lon, np.arange(0, items, 7), far_share=0.1, seed=0, **options)
+    assert all(len(set(row)) == options["negatives"] for row in index.tolist())
+    assert km.min() > 0
+
+
 def true_ranks(lat: np.ndarray, lon: np.ndarray, anchors: np.ndarray, index: np.ndarray) -> np.ndarray:
     km = haversine_km(lat[anchors, None], lon[anchors, None], lat, lon)
     rank = km.argsort(axis=1).argsort(axis=1)  # 0: the anchor itself
@@ -107,9 +163,10 @@ def test_near_means_near_for_its_own_density() -> None:
     assert sparse > 10
 
 
-def test_known_answer_on_a_street() -> None:
+@pytest.mark.parametrize("sampler", BY_RANK)
+def test_known_answer_on_a_street(sampler: Callable[..., Any]) -> None:
     """Six houses on a line, five negatives: all others, in order."""
-    index, km = density_aware(np.zeros(6), np.arange(6) / 1_000, np.array([0, 5, 2]), negatives=5, seed=0)
+    index, km = sampler(np.zeros(6), np.arange(6) / 1_000, np.array([0, 5, 2]), negatives=5, seed=0)
     assert index[:2].tolist() == [[1, 2, 3, 4, 5], [4, 3, 2, 1, 0]]
     assert set(index[2, :2].tolist()) == {1, 3}
     assert index[2, 4] == 5
@@ -132,23 +189,33 @@ def test_an_item_of_a_shared_spot_is_any_of_its_items() -> None:
     assert np.bincount(index.ravel(), minlength=200).min() > 0
 
 
-def test_everything_at_one_place_works() -> None:
-    index, km = density_aware(np.full(40, 31.2), np.full(40, 121.5), np.arange(40), seed=0)
+@pytest.mark.parametrize("sampler", BY_RANK)
+def test_everything_at_one_place_works(sampler: Callable[..., Any]) -> None:
+    index, km = sampler(np.full(40, 31.2), np.full(40, 121.5), np.arange(40), seed=0)
     assert (km == 0).all()
     assert (index != np.arange(40)[:, None]).all()
     assert all(len(set(row)) == 15 for row in index.tolist())
 
 
+def test_a_few_spots_with_very_many_negatives_fill_the_list_from_all_of_them() -> None:
+    lat = np.repeat([31.2, 31.3, 31.4], 300)  # 3 spots, divided into 201 places each
+    index, _ = multiscale(lat, np.zeros(900), np.arange(900), negatives=200, far_share=0.1, seed=0)
+    assert all(len(set(row)) == 200 for row in index.tolist())
+    assert (index != np.arange(900)[:, None]).all()
+
+
+@pytest.mark.parametrize("sampler", BY_RANK)
 @pytest.mark.parametrize("far_share", [0.0, 0.2, 1.0])
-def test_two_crowded_spots_ask_about_the_other_one(far_share: float) -> None:
+def test_two_crowded_spots_ask_about_the_other_one(sampler: Callable[..., Any], far_share: float) -> None:
     lat = np.repeat([31.2, 31.3], 20)
-    _, km = density_aware(lat, np.zeros(40), np.arange(40), far_share=far_share, seed=0)
+    _, km = sampler(lat, np.zeros(40), np.arange(40), far_share=far_share, seed=0)
     assert (km > 0).all()
 
 
-def test_the_own_spot_fills_a_list_that_others_cannot() -> None:
+@pytest.mark.parametrize("sampler", BY_RANK)
+def test_the_own_spot_fills_a_list_that_others_cannot(sampler: Callable[..., Any]) -> None:
     lat = np.array([31.2] * 20 + [31.3] * 4)
-    index, km = density_aware(lat, np.zeros(24), np.arange(20), negatives=15, seed=0)
+    index, km = sampler(lat, np.zeros(24), np.arange(20), negatives=15, seed=0)
     assert all(len(set(row)) == 15 for row in index.tolist())
     assert (index != np.arange(20)[:, None]).all()
     assert (km == 0).any()
@@ -214,6 +281,8 @@ def test_coordinates_that_are_no_numbers_are_named() -> None:
         density_aware(lat, np.zeros(20), np.arange(20), seed=0)
 
 
-def test_no_anchors_give_no_lists() -> None:
-    index, km = density_aware(np.arange(20.0), np.zeros(20), np.empty(0, dtype=np.int64), seed=0)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("items", [20, 2_000])
+def test_no_anchors_give_no_lists(sampler: Callable[..., Any], items: int) -> None:
+    index, km = sampler(np.arange(items) / 100, np.zeros(items), np.empty(0, dtype=np.int64), seed=0)
     assert index.shape == km.shape == (0, 15)

@@ -18,6 +18,8 @@ from lgsid.align.policy import Policy, lora_targets
 from lgsid.config import LoraConfig
 from lgsid.errors import EncoderError
 
+PAPER = LoraConfig(rank=8, alpha=16.0, modules="key_value")
+
 SIZE: dict[str, Any] = {
     "vocab_size": 30,
     "hidden_size": 16,
@@ -136,12 +138,12 @@ def test_an_unknown_architecture_is_told_what_it_has() -> None:
 @pytest.mark.parametrize("head", [False, True])
 def test_a_new_policy_is_the_encoder(encoder: Encoder, modules: Any, head: bool) -> None:
     start = np.eye(32, dtype=np.float32) if head else None
-    policy = Policy(encoder, LoraConfig(modules=modules), start, seed=0)
+    policy = Policy(encoder, PAPER.model_copy(update={"modules": modules}), start, seed=0)
     assert np.allclose(policy.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
 
 def test_conv1d_maps_are_adapted_too(tmp_path: Path) -> None:
-    policy = Policy(load(write_gpt2(tmp_path)), LoraConfig(dropout=0.0), None, seed=0)
+    policy = Policy(load(write_gpt2(tmp_path)), PAPER.model_copy(update={"dropout": 0.0}), None, seed=0)
     policy.forward(policy.tokens(TEXTS), np.arange(3)).sum().backward()
     assert set(policy.named()) == {f"h.{block}.attn.c_attn.lora_{ab}" for block in (0, 1) for ab in "AB"}
     assert policy.named()["h.0.attn.c_attn.lora_B"].shape == (48, 8)
@@ -150,7 +152,7 @@ def test_conv1d_maps_are_adapted_too(tmp_path: Path) -> None:
 
 def test_the_encoder_never_notices(encoder: Encoder) -> None:
     before, modules = encoder.encode(TEXTS), [type(module) for module in encoder.model.modules()]
-    policy = disturbed(Policy(encoder, LoraConfig(), np.eye(32, dtype=np.float32), seed=0))
+    policy = disturbed(Policy(encoder, PAPER, np.eye(32, dtype=np.float32), seed=0))
     policy.train_mode(True)
     assert not np.allclose(policy.encode(TEXTS), before, atol=1e-2)
     assert np.array_equal(encoder.encode(TEXTS), before)
@@ -160,7 +162,7 @@ def test_the_encoder_never_notices(encoder: Encoder) -> None:
 
 
 def test_the_reference_is_the_unaligned_encoder(encoder: Encoder) -> None:
-    policy = disturbed(Policy(encoder, LoraConfig(), np.eye(32, dtype=np.float32), seed=0))
+    policy = disturbed(Policy(encoder, PAPER, np.eye(32, dtype=np.float32), seed=0))
     tokens, rows = policy.tokens(TEXTS), np.arange(len(TEXTS))
     aligned = policy.encode(TEXTS)
     with policy.reference():
@@ -175,7 +177,7 @@ def test_the_reference_is_the_unaligned_encoder(encoder: Encoder) -> None:
 
 
 def test_forward_keeps_the_order_and_equals_encode(encoder: Encoder) -> None:
-    policy = disturbed(Policy(encoder, LoraConfig(), np.eye(32, dtype=np.float32), seed=0))
+    policy = disturbed(Policy(encoder, PAPER, np.eye(32, dtype=np.float32), seed=0))
     tokens, expected = policy.tokens(TEXTS), policy.encode(TEXTS)
 
     @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
@@ -194,14 +196,14 @@ def test_forward_keeps_the_order_and_equals_encode(encoder: Encoder) -> None:
 def test_tokens_of_many_texts_are_those_of_each(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoder.tokenize(TEXTS)
     monkeypatch.setattr("lgsid.align.policy._TOKENIZE_AT_ONCE", 7)
-    policy = Policy(encoder, LoraConfig(), None, seed=0)
+    policy = Policy(encoder, PAPER, None, seed=0)
     for name in ("flat", "offset", "uncut"):
         assert np.array_equal(getattr(policy.tokens(TEXTS), name), getattr(whole, name))
     assert policy.tokens([]).lengths.shape == (0,)
 
 
 def test_gradients_reach_the_updates_and_the_head_alone(encoder: Encoder) -> None:
-    policy = disturbed(Policy(encoder, LoraConfig(), np.eye(32, dtype=np.float32), seed=0))
+    policy = disturbed(Policy(encoder, PAPER, np.eye(32, dtype=np.float32), seed=0))
     vectors = policy.forward(policy.tokens(TEXTS), np.arange(len(TEXTS)))
     assert torch.allclose(vectors.norm(dim=1), torch.ones(len(TEXTS)), atol=1e-5)
     (vectors @ vectors.T).square().sum().backward()
@@ -216,7 +218,7 @@ def test_gradients_reach_the_updates_and_the_head_alone(encoder: Encoder) -> Non
 
 
 def test_gradients_are_those_of_one_batch_padded_to_the_longest(bert_folder: Path) -> None:
-    policy = disturbed(Policy(load(bert_folder), LoraConfig(), np.eye(32, dtype=np.float32), seed=0))
+    policy = disturbed(Policy(load(bert_folder), PAPER, np.eye(32, dtype=np.float32), seed=0))
     tokens, rows = policy.tokens(TEXTS), np.arange(len(TEXTS))
     grads = []
     for vectors in (policy.forward(tokens, rows), policy._aligned.forward(policy._aligned.collate(tokens, rows, 24))):
@@ -228,7 +230,7 @@ def test_gradients_are_those_of_one_batch_padded_to_the_longest(bert_folder: Pat
 
 
 def test_training_lowers_a_loss(encoder: Encoder) -> None:
-    policy = Policy(encoder, LoraConfig(dropout=0.0), None, seed=0)
+    policy = Policy(encoder, PAPER.model_copy(update={"dropout": 0.0}), None, seed=0)
     tokens, rows = policy.tokens(TEXTS), np.array([0, 5, 9, 17])
     optimiser = torch.optim.AdamW(policy.named().values(), lr=0.02)
     losses = []
@@ -243,7 +245,7 @@ def test_training_lowers_a_loss(encoder: Encoder) -> None:
 
 
 def test_only_the_updates_dropout_has_two_modes(encoder: Encoder) -> None:
-    policy = disturbed(Policy(encoder, LoraConfig(dropout=0.5), None, seed=0))
+    policy = disturbed(Policy(encoder, PAPER.model_copy(update={"dropout": 0.5}), None, seed=0))
     tokens, rows = policy.tokens(TEXTS), np.arange(9)
 
     def vectors() -> torch.Tensor:
@@ -264,7 +266,7 @@ def test_only_the_updates_dropout_has_two_modes(encoder: Encoder) -> None:
 
 def test_the_seed_alone_decides_the_start(encoder: Encoder) -> None:
     def start(seed: int) -> torch.Tensor:
-        return torch.cat([p.detach().flatten() for p in Policy(encoder, LoraConfig(), None, seed).named().values()])
+        return torch.cat([p.detach().flatten() for p in Policy(encoder, PAPER, None, seed).named().values()])
 
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -277,16 +279,16 @@ def test_the_seed_alone_decides_the_start(encoder: Encoder) -> None:
 
 def test_the_head_acts_on_unit_vectors(encoder: Encoder) -> None:
     head = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
-    policy = Policy(encoder, LoraConfig(), head, seed=0)
+    policy = Policy(encoder, PAPER, head, seed=0)
     expected = encoder.encode(TEXTS) @ head.T
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(policy.encode(TEXTS), expected, atol=1e-5)
     with pytest.raises(ValueError, match=r"head of shape \(3, 32\), expected \(32, 32\)"):
-        Policy(encoder, LoraConfig(), head[:3], seed=0)
+        Policy(encoder, PAPER, head[:3], seed=0)
 
 
 def test_updates_are_float32_over_a_bf16_base(bert_folder: Path) -> None:
-    policy = disturbed(Policy(load(bert_folder, "bf16"), LoraConfig(), None, seed=0))
+    policy = disturbed(Policy(load(bert_folder, "bf16"), PAPER, None, seed=0))
     assert {parameter.dtype for parameter in policy.named().values()} == {torch.float32}
     assert {p.dtype for p in policy._aligned.model.parameters() if not p.requires_grad} == {torch.bfloat16}
     vectors = policy.forward(policy.tokens(TEXTS), np.arange(4))

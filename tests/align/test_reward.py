@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lgsid.align.lists import Lists, draw_lists, soft_labels
+from lgsid.align.negatives import density_aware, multiscale, uniform
 from lgsid.align.ordering import calibration, pair_order, region_score
 from lgsid.align.probe import SCALES_KM, fit_probe
 from lgsid.align.reward import RewardModel, fit_reward
@@ -55,6 +56,17 @@ def test_lists_begin_with_their_anchor_and_stay_in_their_pool() -> None:
     assert set(lists.item_AJ.ravel()) <= set(pool)
     assert (lists.km_AJ[:, 0] == 0).all()
     assert (lists.km_AJ[:, 1:] > 0).all()
+
+
+def test_each_sampling_law_draws_its_own_lists() -> None:
+    items = toy_items(400)
+    lat, lon = items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy()
+    rows = np.arange(400)
+    laws = {"density": density_aware, "multiscale": multiscale, "uniform": uniform}
+    for name, law in laws.items():
+        config = SMALL.model_copy(update={"sampling": name})
+        lists = draw_lists(lat, lon, rows, rows, config, seed=1)
+        np.testing.assert_array_equal(lists.item_AJ[:, 1:], law(lat, lon, rows, negatives=7, seed=1)[0])
 
 
 def test_pair_order_counts_known_pairs() -> None:

@@ -231,7 +231,8 @@ def test_no_held_out_item_reaches_the_objective(encoder: Encoder, monkeypatch: p
 
     assert spy.ids == set(training)  # every one of them in one epoch
     assert all(record.parts["cosine"] > 0.9999 for record in aligned.history.records)
-    assert spy.watched == [len(rows["validation"]) + len(rows["train"])] * len(aligned.history.validations)
+    looks = len(aligned.history.validations) + 2  # the unaligned vectors before, the saved ones after
+    assert spy.watched == [len(rows["validation"]) + len(rows["train"])] * looks
     assert all(validation.metrics["watched"] == 1 for validation in aligned.history.validations)
     assert spy.pooled is not None
     for found, part in zip(spy.pooled, ("train", "validation"), strict=True):

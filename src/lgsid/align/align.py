@@ -26,7 +26,11 @@ from lgsid.config import AlignConfig, AlignmentConfig
 from lgsid.distributed import barrier, is_main
 from lgsid.errors import ConfigError
 from lgsid.history import History
+from lgsid.nearest import sample_queries
 from lgsid.trainer import fit
+
+_ROWS_PER_DIMENSION = 12
+"""A head is fitted on so many items for each dimension of the vectors; more hardly move it."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,18 @@ def align(
     validator = Validator(items, reference_ND, queries, chosen, seed)
     texts = join(content_text(items, config.prompt), location_text(items, config.prompt), config.prompt)
     task = Alignment(policy, objective, texts.to_list(), chosen, validator, options)
+    guards = Guards(options.guards, task.figures(reference_ND[validator.rows]))
     history = fit(
         task,
         trainer_config(options),
         seed=seed,
         folder=folder,
-        watch=(Guards(options.guards),),
+        watch=(guards,),
         description="aligning",
         identity=_identity(encoder, items, material.events, config),
     )
-    _finish(policy, objective, task, items, reference_ND, rows)
+    _finish(policy, objective, task, items, reference_ND, rows, seed)
+    guards.judge(task.validate())  # what is saved, too: its head may be another than the one that was trained
     return Aligned(policy, objective, part, history, figures)
 
 
@@ -188,6 +194,7 @@ def _finish(
     items: pl.DataFrame,
     reference_ND: FloatArray,
     rows: Mapping[str, IntArray],
+    seed: int,
 ) -> None:
     """Let the objective replace the trained head."""
     import torch
@@ -196,12 +203,12 @@ def _finish(
         return
     weight = policy.head.weight
     head_DD: FloatArray = weight.detach().cpu().numpy().copy()
+    enough = _ROWS_PER_DIMENSION * len(head_DD)
     with torch.no_grad():
         weight.copy_(torch.eye(len(weight)))
-        pooled = {part: task.vectors(rows[part]) for part in ("train", "validation")}
         trained, held = (
-            Trained(items[rows[part]], reference_ND[rows[part]], pooled[part], head_DD)
-            for part in ("train", "validation")
+            Trained(items[some], reference_ND[some], task.vectors(some), head_DD)
+            for some in (rows[part][sample_queries(len(rows[part]), enough, seed)] for part in ("train", "validation"))
         )
         better_DD = objective.finish(trained, held)
         weight.copy_(torch.from_numpy(np.asarray(head_DD if better_DD is None else better_DD)))

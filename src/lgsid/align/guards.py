@@ -7,20 +7,24 @@ reward hacking   the reward's margin rises while the neighbours move apart on th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lgsid.config import GuardConfig
 from lgsid.errors import AlignmentError
 from lgsid.history import History
 
 
 class Guards:
-    """Judges every validation of an alignment run.
+    """Judges every validation of an alignment run, and its result.
 
     Args:
         config: the limits.
+        unaligned: the validation's figures of the unaligned encoder; without them the first validation is taken.
     """
 
-    def __init__(self, config: GuardConfig) -> None:
+    def __init__(self, config: GuardConfig, unaligned: Mapping[str, float] | None = None) -> None:
         self._config = config
+        self._unaligned = unaligned
 
     def __call__(self, history: History) -> None:
         """Look at the last validation.
@@ -28,12 +32,20 @@ class Guards:
         Raises:
             AlignmentError: the run should not go on; says why, with the figures, and what to change.
         """
-        first, last = history.validations[0].metrics, history.validations[-1].metrics
+        self.judge(history.validations[-1].metrics, self._unaligned or history.validations[0].metrics)
+
+    def judge(self, last: Mapping[str, float], first: Mapping[str, float] | None = None) -> None:
+        """Compare figures with those of the unaligned encoder.
+
+        Raises:
+            AlignmentError: see `__call__`.
+        """
+        first = first or self._unaligned or last
         self._collapse(first, last)
         self._meaning(last)
         self._hacking(first, last)
 
-    def _collapse(self, first: dict[str, float], last: dict[str, float]) -> None:
+    def _collapse(self, first: Mapping[str, float], last: Mapping[str, float]) -> None:
         least = self._config.least_rank_share * first["effective_rank"]
         if last["effective_rank"] < least or last["random_cosine"] > self._config.most_random_cosine:
             raise AlignmentError(
@@ -43,7 +55,7 @@ class Guards:
                 "raise align.alignment.similarity_weight, or lower align.alignment.learning_rate",
             )
 
-    def _meaning(self, last: dict[str, float]) -> None:
+    def _meaning(self, last: Mapping[str, float]) -> None:
         if last["kept"] < self._config.least_kept:
             raise AlignmentError(
                 f"meaning is lost: neighbours keep {last['kept']:.1%} of their original similarity, expected at least "
@@ -52,7 +64,7 @@ class Guards:
                 "much geography is wanted, lower align.alignment.guards.least_kept",
             )
 
-    def _hacking(self, first: dict[str, float], last: dict[str, float]) -> None:
+    def _hacking(self, first: Mapping[str, float], last: Mapping[str, float]) -> None:
         if "reward" not in last:
             return
         gained = last["reward"] - first["reward"]

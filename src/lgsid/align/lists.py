@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lgsid.align.negatives import density_aware, uniform
+from lgsid.align.negatives import density_aware, multiscale, uniform
 from lgsid.arrays import DoubleArray, FloatArray, IntArray
 from lgsid.config import RewardConfig
 
 _LEAST_SCALE_KM = 1e-3
+_SAMPLERS = {"multiscale": multiscale, "density": density_aware, "uniform": uniform}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def draw_lists(
     Raises:
         DataError: the pool has no more than ``config.negatives`` items.
     """
-    sampler = density_aware if config.sampling == "density" else uniform
+    sampler = _SAMPLERS[config.sampling]
     index_AK, km_AK = sampler(
         lat_deg[pool_M],
         lon_deg[pool_M],

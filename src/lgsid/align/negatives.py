@@ -5,6 +5,9 @@ After LGSID (arXiv 2511.14221), "density-aware hard negative sampling": the cand
 sparse county. A list has at most one negative a spot, and none at the anchor's own (a prompt with the same place is no
 mismatch); only where a catalogue has fewer than K other spots, further items of the same spots fill the list.
 
+`density_aware` draws the ranks of near negatives from the nearest 128 places, `multiscale` from the whole catalogue by
+the same law (`lgsid.align.ranks`); both add negatives from anywhere.
+
 Shapes: N items, A anchors (rows of items), K negatives of a list, P places.
 """
 
@@ -14,16 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lgsid.align.places import Places, in_chunks, uniforms
+from lgsid.align.ranks import NearestPlaces, PlacesOfEveryScale
 from lgsid.arrays import DoubleArray, IntArray
 from lgsid.errors import DataError
-from lgsid.geo import SpatialIndex, haversine_km
+from lgsid.geo import haversine_km
 
 NEIGHBOURHOOD = 128
-"""Nearest places that near negatives come from."""
-_HALF_DENSE = 8.0  # places are drawn half as often at this rank as at the first
+"""Nearest places whose ranks are exact."""
 _CHUNK = 16_384
 _TRIES = 8
-_FEW = 512  # so many places are all looked at
 
 
 def density_aware(
@@ -58,28 +60,29 @@ def density_aware(
         DataError: there are fewer than K + 1 items, an option is out of range, an anchor is no row, or coordinates are
             not finite.
     """
-    anchors_A = np.asarray(anchors_A, dtype=np.int64)
-    places = Places.of(lat_deg, lon_deg, at_least=negatives + 1)
-    _check(len(places.place_N), anchors_A, negatives, far_share)
-    far = round(far_share * negatives)
-    near, index = negatives - far, places.index() if far < negatives else None
-    barred = _barred_spots(places, negatives)
-    reach = min(max(neighbourhood, negatives), len(places) - 1)
-    lat, lon = np.asarray(lat_deg, dtype=np.float64), np.asarray(lon_deg, dtype=np.float64)
-    index_AK = np.empty((len(anchors_A), negatives), dtype=np.int64)
-    distance_AK = np.empty((len(anchors_A), negatives))
-    for chunk in in_chunks(places, anchors_A, _CHUNK):
-        rows = anchors_A[chunk]
-        chosen = np.full((len(rows), negatives), -1, dtype=np.int64)
-        if index is not None:
-            chosen[:, :near] = _near_places(places, index, rows, near, reach, seed)
-        _add_far_places(places, barred, rows, chosen, near, seed)
-        items = places.pick(chosen, rows, uniforms(seed, "item", rows, negatives))
-        km = haversine_km(lat[rows, None], lon[rows, None], lat[items], lon[items])
-        order = np.argsort(km, axis=1, kind="stable")
-        index_AK[chunk] = np.take_along_axis(items, order, axis=1)
-        distance_AK[chunk] = np.take_along_axis(km, order, axis=1)
-    return index_AK, distance_AK
+    return _sample(lat_deg, lon_deg, anchors_A, negatives, far_share, seed, neighbourhood, NearestPlaces)
+
+
+def multiscale(
+    lat_deg: npt.ArrayLike,
+    lon_deg: npt.ArrayLike,
+    anchors_A: IntArray,
+    *,
+    negatives: int = 15,
+    far_share: float = 0.2,
+    seed: int,
+    neighbourhood: int = NEIGHBOURHOOD,
+) -> tuple[IntArray, DoubleArray]:
+    """Negatives of every scale: rank of distance drawn log-uniformly over the whole catalogue, the rest from anywhere.
+
+    As `density_aware`, but the law ∝ 1 / (r + 8) goes on to the farthest place, so that streets, districts, cities and
+    provinces all get their share of a list. Ranks are exact among the nearest places; a larger rank r is drawn from
+    the nearest places in a random sample of a fraction f of the catalogue, in which rank f · r stands for it
+    (`PlacesOfEveryScale`). Up to 512 places all ranks are exact. Time is N log N.
+
+    Arguments, results and errors are those of `density_aware`; ``neighbourhood`` is the number of exact ranks.
+    """
+    return _sample(lat_deg, lon_deg, anchors_A, negatives, far_share, seed, neighbourhood, PlacesOfEveryScale)
 
 
 def uniform(
@@ -100,34 +103,37 @@ def uniform(
     return density_aware(lat_deg, lon_deg, anchors_A, negatives=negatives, far_share=1.0, seed=seed)
 
 
-def _near_places(places: Places, index: SpatialIndex, rows_A: IntArray, near: int, reach: int, seed: int) -> IntArray:
-    """Places at ``near`` random ranks among the ``reach`` nearest at other spots."""
-    asked_B, which_A = np.unique(places.place_N[rows_A], return_inverse=True)
-    wanted = reach + 1 if len(places) > _FEW else len(places)
-    found_BC = index.nearest(places.lat_P[asked_B], places.lon_P[asked_B], wanted)[0]
-    same_spot_BC = places.spot_P[found_BC] == places.spot_P[asked_B][:, None]
-    last_BC = same_spot_BC.astype(np.uint8) + (found_BC == asked_B[:, None])
-    found_BC = np.take_along_axis(found_BC, np.argsort(last_BC, axis=1, kind="stable"), axis=1)
-    others_B = wanted - same_spot_BC.sum(axis=1)
-    reach_B = np.minimum(np.where(others_B >= near, others_B, wanted - 1), reach)
-    rank_AK = near_ranks(uniforms(seed, "rank", rows_A, near), reach_B[which_A])
-    near_AK: IntArray = found_BC[which_A[:, None], rank_AK - 1]
-    return near_AK
-
-
-def near_ranks(uniform_AK: DoubleArray, reach_A: IntArray) -> IntArray:
-    """Distinct ranks of 1 … reach in ascending order, one from each of K equal slices of the law ∝ 1 / (rank + 8).
-
-    Slices at the dense end can be narrower than one rank; a rank that is taken is replaced by the next.
-    """
-    count = uniform_AK.shape[1]
-    slices = (np.arange(count) + uniform_AK) / count
-    growth_A1 = (reach_A[:, None] + _HALF_DENSE) / _HALF_DENSE
-    ranks = np.floor(_HALF_DENSE * (growth_A1**slices - 1)).astype(np.int64) + 1
-    step = np.arange(count)
-    ranks = np.maximum.accumulate(ranks - step, axis=1) + step
-    clipped: IntArray = np.minimum(ranks, reach_A[:, None] - step[::-1])
-    return clipped
+def _sample(
+    lat_deg: npt.ArrayLike,
+    lon_deg: npt.ArrayLike,
+    anchors_A: IntArray,
+    negatives: int,
+    far_share: float,
+    seed: int,
+    neighbourhood: int,
+    law: type[NearestPlaces],
+) -> tuple[IntArray, DoubleArray]:
+    anchors_A = np.asarray(anchors_A, dtype=np.int64)
+    places = Places.of(lat_deg, lon_deg, at_least=negatives + 1)
+    _check(len(places.place_N), anchors_A, negatives, far_share)
+    near = negatives - round(far_share * negatives)
+    near_places = law(places, max(neighbourhood, negatives), seed) if near else None
+    barred = _barred_spots(places, negatives)
+    lat, lon = np.asarray(lat_deg, dtype=np.float64), np.asarray(lon_deg, dtype=np.float64)
+    index_AK = np.empty((len(anchors_A), negatives), dtype=np.int64)
+    distance_AK = np.empty((len(anchors_A), negatives))
+    for chunk in in_chunks(places, anchors_A, _CHUNK):
+        rows = anchors_A[chunk]
+        chosen = np.full((len(rows), negatives), -1, dtype=np.int64)
+        if near_places is not None:
+            chosen[:, :near] = near_places.draw(rows, near)
+        _add_far_places(places, barred, rows, chosen, near, seed)
+        items = places.pick(chosen, rows, uniforms(seed, "item", rows, negatives))
+        km = haversine_km(lat[rows, None], lon[rows, None], lat[items], lon[items])
+        order = np.argsort(km, axis=1, kind="stable")
+        index_AK[chunk] = np.take_along_axis(items, order, axis=1)
+        distance_AK[chunk] = np.take_along_axis(km, order, axis=1)
+    return index_AK, distance_AK
 
 
 def _add_far_places(

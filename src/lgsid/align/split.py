@@ -6,7 +6,8 @@
     unseen       reported on: every item of some whole cities, of which training sees none
     spare        not needed: a large catalogue is trained on a sample
 
-An item's part follows from its id (and its city) and the seed alone, so it stays when the catalogue grows.
+An item's part follows from its id and the seed alone, so it stays when the catalogue grows. Only the choice of unseen
+cities, and the sample that is trained on, look at the whole catalogue.
 """
 
 from __future__ import annotations

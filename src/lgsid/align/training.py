@@ -141,7 +141,10 @@ class Alignment:
 
     def validate(self) -> dict[str, float]:
         """Figures on the validator's small world, and what the objective itself watches there."""
-        emb_ND = self._policy.encode(self._tokens, self._validator.rows)
+        return self.figures(self._policy.encode(self._tokens, self._validator.rows))
+
+    def figures(self, emb_ND: FloatArray) -> dict[str, float]:
+        """The same of any vectors of the validator's rows."""
         return {**self._validator.metrics(emb_ND), **self._objective.watch(emb_ND)}
 
     def train_mode(self, training: bool) -> None:

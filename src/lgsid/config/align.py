@@ -55,8 +55,9 @@ class RewardConfig(Strict):
     """Score a prompt against the anchor's own prompt, or (the paper's literal reading) by itself."""
     labels: Literal["kernel", "rank"] = "kernel"
     """Soft labels exp(-distance / the list's own scale), or by rank of distance in the list."""
-    sampling: Literal["density", "uniform"] = "density"
-    """Negatives dense near the anchor and sparse far away, by rank of distance, or drawn uniformly."""
+    sampling: Literal["multiscale", "density", "uniform"] = "multiscale"
+    """Negatives by rank of distance, dense near and sparse far: log-uniformly over the whole catalogue ("multiscale"), or
+    from the nearest 128 places ("density"); or drawn uniformly."""
     negatives: int = Field(default=15, ge=1)
     """Negatives K of a list."""
     far_share: float = Field(default=0.2, ge=0, le=1)
