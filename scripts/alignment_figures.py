@@ -18,10 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES = REPOSITORY / "docs" / "figures"
 POINTS = {
     "pointwise": "G-DPO, point-wise reward",
-    "mixed": "G-DPO, no regulariser",
-    "gdpo": "G-DPO, full",
+    "regularised": "G-DPO, the paper's full method",
+    "gdpo": "G-DPO, our reward",
     "contrast": "list-wise contrast",
-    "distil": "teacher, LoRA as in the paper",
 }
 
 
@@ -31,32 +30,48 @@ def cells(dataset: str, method: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in paths]
 
 
-def frontier(dataset: str) -> bytes:
-    """Means over seeds: the oracle, every method's point, and the shipped method's whole frontier."""
-    shipped = cells(dataset, "distil-full")
-    columns = zip(*(cell["oracle"] for cell in shipped), strict=True)
-    oracle = [OraclePoint(*(statistics.fmean(values) for values in zip(*points, strict=True))) for points in columns]
-    methods = {}
+def oracle_of(group: list[dict[str, Any]]) -> list[OraclePoint]:
+    """The mean oracle of some cells."""
+    columns = zip(*(cell["oracle"] for cell in group), strict=True)
+    return [OraclePoint(*(statistics.fmean(values) for values in zip(*points, strict=True))) for points in columns]
+
+
+def dialled(group: list[dict[str, Any]], coarse: float) -> list[tuple[float, float]]:
+    """The mean frontier of the geographic teacher, its fine dial turned."""
+    curves = [[point for point in cell["dial"] if point["coarse"] == coarse] for cell in group]
+    return [
+        (statistics.fmean(p["kept"] for p in points), statistics.fmean(p["district"] for p in points))
+        for points in zip(*curves, strict=True)
+    ]
+
+
+def shipped(dataset: str) -> bytes:
+    """The whole catalogue: the oracle, and the frontier of the default alignment."""
+    group = cells(dataset, "distil-full")
+    names = {1.0: "aligned (default), fine dial turned", 0.3: "… with less weight on province and city"}
+    return frontier_chart(oracle_of(group), {name: dialled(group, coarse) for coarse, name in names.items()}, 5)
+
+
+def compared(dataset: str) -> bytes:
+    """The sample of the ablation: the oracle, and every method under one budget."""
+    methods: dict[str, list[tuple[float, float]]] = {}
     for method, name in POINTS.items():
         at = [cell["parts"]["test"]["after"]["5"] for cell in cells(dataset, method)]
         if at:
-            methods[name] = [tuple(statistics.fmean(cell[key] for cell in at) for key in ("kept", "district"))]
-    for coarse, name in ((0.3, "teacher as shipped, less city"), (1.0, "teacher as shipped")):
-        curve = [[p for p in cell["dial"] if p["coarse"] == coarse] for cell in shipped]
-        methods[name] = [
-            tuple(statistics.fmean(point[key] for point in points) for key in ("kept", "district"))
-            for points in zip(*curve, strict=True)
-        ]
-    return frontier_chart(oracle, methods, 5)
+            methods[name] = [(statistics.fmean(c["kept"] for c in at), statistics.fmean(c["district"] for c in at))]
+    group = cells(dataset, "distil")
+    methods["geographic teacher, fine dial turned"] = dialled(group, 0.3)
+    return frontier_chart(oracle_of(group), methods, 5)
 
 
 def main() -> None:
     """Write the figures."""
-    for dataset, name in (("yelp-3states", "frontier"), ("fsq-nyc", "frontier_fsq")):
-        if cells(dataset, "distil-full"):
-            with atomic_path(FIGURES / f"{name}.png") as path:
-                path.write_bytes(frontier(dataset))
-            print(f"wrote docs/figures/{name}.png")
+    for dataset, ending in (("yelp-3states", ""), ("fsq-nyc", "_fsq")):
+        for draw, method, name in ((shipped, "distil-full", "frontier"), (compared, "distil", "methods")):
+            if cells(dataset, method):
+                with atomic_path(FIGURES / f"{name}{ending}.png") as path:
+                    path.write_bytes(draw(dataset))
+                print(f"wrote docs/figures/{name}{ending}.png")
 
 
 if __name__ == "__main__":
