@@ -20,7 +20,7 @@ from lgsid.artifact import RunFolder
 from lgsid.config import RunConfig
 from lgsid.schedule import Schedule
 
-_SAMPLE = 64
+_SAMPLE = 32
 _TYPICAL = "Shop: Pine Cone Restaurant. Restaurants | American. Location: 6162 US Highway 51, De Forest, WI 53532"
 """Stands for the prompts of a catalogue that has not been read yet."""
 _PASSES = 3.0

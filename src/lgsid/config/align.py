@@ -56,8 +56,8 @@ class RewardConfig(Strict):
     labels: Literal["kernel", "rank"] = "kernel"
     """Soft labels exp(-distance / the list's own scale), or by rank of distance in the list."""
     sampling: Literal["multiscale", "density", "uniform"] = "multiscale"
-    """Negatives by rank of distance, dense near and sparse far: log-uniformly over the whole catalogue ("multiscale"), or
-    from the nearest 128 places ("density"); or drawn uniformly."""
+    """Negatives by rank of distance, dense near and sparse far: over the whole catalogue, log-uniformly ("multiscale"),
+    or from the nearest 128 places ("density"); or drawn uniformly."""
     negatives: int = Field(default=15, ge=1)
     """Negatives K of a list."""
     far_share: float = Field(default=0.2, ge=0, le=1)
