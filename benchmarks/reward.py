@@ -34,11 +34,12 @@ RESULTS = REPOSITORY / "results" / "alignment"
 DATASETS = ("yelp-3states", "fsq-nyc")
 SAMPLINGS = ("density", "multiscale")
 ANCHORS = 1_000
-PAPER_LOSS = {"features": "plain", "true_lists": 0, "order_weight": 0.0}
+PAPER_LOSS = {"features": "plain", "labels": "kernel", "true_lists": 0, "order_weight": 0.0}
 FORMS: dict[str, dict[str, Any]] = {
     "pointwise": {"form": "pointwise", **PAPER_LOSS},
     "pairwise": {"form": "pairwise", **PAPER_LOSS},
     "default": {},
+    "rank": {"labels": "rank"},
 }
 
 

@@ -68,6 +68,7 @@ REWARD_ROWS = {
     "pointwise": "point-wise, the paper's loss",
     "pairwise": "pairwise, the paper's loss",
     "default": "ours",
+    "rank": "ours, labels by rank",
 }
 
 
