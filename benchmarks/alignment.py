@@ -48,6 +48,7 @@ ENCODED_ITEMS = 6_000
 PROMPTS_PER_STEP = 64
 PLAIN = {
     "reward.features": "plain", "reward.true_lists": 0, "reward.order_weight": 0.0, "reward.sampling": "density",
+    "reward.labels": "kernel",
 }  # fmt: skip
 """The reward as in the paper: one binary cross-entropy on the lists of mismatched prompts."""
 GEOGRAPHIC = {"pairs.collaborative_share": 0.0}

@@ -39,7 +39,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "pointwise": {"form": "pointwise", **PAPER_LOSS},
     "pairwise": {"form": "pairwise", **PAPER_LOSS},
     "default": {},
-    "rank": {"labels": "rank"},
 }
 
 

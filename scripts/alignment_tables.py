@@ -68,7 +68,6 @@ REWARD_ROWS = {
     "pointwise": "point-wise, the paper's loss",
     "pairwise": "pairwise, the paper's loss",
     "default": "ours",
-    "rank": "ours, labels by rank",
 }
 
 

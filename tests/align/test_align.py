@@ -60,6 +60,16 @@ def held_out(aligned: Aligned, reference: FloatArray) -> tuple[dict[str, float],
     return world.metrics(reference[world.rows]), world.metrics(aligned.policy.encode(texts))
 
 
+def test_a_head_may_be_fitted_on_a_sample_of_the_training_items(
+    encoder: Encoder, reference: FloatArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(align_module, "_ROWS_PER_DIMENSION", 2)
+    aligned = align(encoder, ITEMS, None, reference, align_config(encoder.name), seed=0)
+    assert int((aligned.part == "train").sum()) > 2 * encoder.dim
+    before, after = held_out(aligned, reference)
+    assert after["district"] > before["district"] + 0.2
+
+
 def test_distillation_teaches_held_out_items_geography(encoder: Encoder, reference: FloatArray) -> None:
     aligned = align(encoder, ITEMS, EVENTS, reference, align_config(encoder.name), seed=0)
     before, after = held_out(aligned, reference)

@@ -94,7 +94,8 @@ class Distil(Objective):
         means the teacher's balance.
         """
         assert trained.head is not None  # this objective always starts with one
-        heads = [trained.head, *(self._ridge_head(trained.pooled, strength) for strength in _RIDGES)]
+        aim_NT = self._teacher.of(trained.items, trained.reference)
+        heads = [trained.head, *(self._ridge_head(trained.pooled, aim_NT, strength) for strength in _RIDGES)]
         judge = held if len(held.items) else trained
         wanted_ND = self._teacher.of(judge.items, judge.reference)
         given = [judge.pooled @ head_DD.T @ self._teacher.axes for head_DD in heads]
@@ -113,8 +114,8 @@ class Distil(Objective):
         unit_ND: FloatArray = turned_ND / np.linalg.norm(turned_ND, axis=1, keepdims=True)
         return unit_ND @ self._teacher.axes.T
 
-    def _ridge_head(self, pooled_ND: FloatArray, strength: float) -> FloatArray:
-        read_DD = _ridge(pooled_ND, self._teacher.targets, strength)
+    def _ridge_head(self, pooled_ND: FloatArray, aim_NT: FloatArray, strength: float) -> FloatArray:
+        read_DD = _ridge(pooled_ND, aim_NT, strength)
         head: FloatArray = (self._teacher.axes @ read_DD.T).astype(np.float32)
         return head
 

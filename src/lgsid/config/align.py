@@ -53,9 +53,9 @@ class RewardConfig(Strict):
 
     form: Literal["pairwise", "pointwise"] = "pairwise"
     """Score a prompt against the anchor's own prompt, or (the paper's literal reading) by itself."""
-    labels: Literal["kernel", "rank"] = "kernel"
-    """Soft labels exp(-distance / the list's own scale), or by rank of distance in the list, which tells all of its
-    scales apart alike."""
+    labels: Literal["rank", "kernel"] = "rank"
+    """Soft labels by rank of distance in the list, which tells all of its scales apart alike, or
+    exp(-distance / the list's own scale)."""
     sampling: Literal["multiscale", "density", "uniform"] = "multiscale"
     """Negatives by rank of distance, dense near and sparse far: over the whole catalogue, log-uniformly ("multiscale"),
     or from the nearest 128 places ("density"); or drawn uniformly."""
