@@ -29,7 +29,7 @@ from lgsid.history import History
 from lgsid.nearest import sample_queries
 from lgsid.trainer import fit
 
-_ROWS_PER_DIMENSION = 12
+_ROWS_PER_DIMENSION = 8
 """A head is fitted on so many items for each dimension of the vectors; more hardly move it."""
 
 
