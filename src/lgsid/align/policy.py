@@ -240,13 +240,13 @@ def _inject(model: torch.nn.Module, adapter: Any, seed: int) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    for module in model.modules():
-        if hasattr(module, "lora_A"):
-            module.cast_input_dtype_enabled = False
-            for update in (module.lora_A[ADAPTER], module.lora_B[ADAPTER]):
-                update.__class__ = _CastLinear
-            if isinstance(module.lora_dropout[ADAPTER], torch.nn.Dropout):
-                module.lora_dropout[ADAPTER] = _ByteDropout(module.lora_dropout[ADAPTER].p)
+    layer: Any  # peft's layers are not typed
+    for layer in [module for module in model.modules() if hasattr(module, "lora_A")]:
+        layer.cast_input_dtype_enabled = False
+        for update in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
+            update.__class__ = _CastLinear
+        if isinstance(layer.lora_dropout[ADAPTER], torch.nn.Dropout):
+            layer.lora_dropout[ADAPTER] = _ByteDropout(layer.lora_dropout[ADAPTER].p)
     model.eval()
 
 
