@@ -160,7 +160,8 @@ def test_finish_takes_the_head_with_the_least_held_out_error() -> None:
     objective = prepared(train.items, train.reference)
     noise = np.random.default_rng(0).standard_normal((DIM, DIM)).astype(np.float32)
     found = objective.finish(Trained(train.items, train.reference, train.pooled, noise), held)
-    ridges = [objective._ridge_head(train.pooled, strength) for strength in distil._RIDGES]
+    aim = objective._teacher.of(train.items, train.reference)
+    ridges = [objective._ridge_head(train.pooled, aim, strength) for strength in distil._RIDGES]
     best = min(ridges, key=lambda head_DD: error(objective, head_DD, held))
     assert error(objective, best, held) < 0.6 * error(objective, noise, held)
     for given, wanted in zip(

@@ -48,7 +48,7 @@ def test_it_counts_what_training_will_do(toy_encoder: Path, tmp_path: Path) -> N
 
 
 def test_the_time_follows_from_the_speeds(toy_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate_module, "_seconds", lambda work: 0.5)  # 64 prompts: 128 a second
+    monkeypatch.setattr(estimate_module, "_seconds", lambda work: 0.25)  # 32 prompts: 128 a second
     run = run_with_items(tmp_path / "run")
     found = estimate_alignment(config(toy_encoder, most_items=160, epochs=4), run)
     assert (found.prompts_per_second, found.examples_per_second, found.trained_on) == (128, 128, 160)
