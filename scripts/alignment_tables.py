@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cells import Cell, cells, mean_sd, table
+import json
+
+from cells import REPOSITORY, Cell, cells, mean_sd, table
 
 ALIGNMENT_ROWS = {
     "none": "no alignment",
@@ -153,3 +155,23 @@ def _before_after(group: list[Cell], part: str, times: tuple[str, str], inside: 
         for name, places in digits.items()
         for time in times
     ]
+
+
+def training_step() -> str:
+    """A training step beside peft's, and the dry run of a large catalogue."""
+    path = REPOSITORY / "results" / "bench" / "training_step.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    rows = [
+        [name, f"{step['ours_seconds']:.2f}", f"{step['peft_seconds']:.2f}", f"{step['ratio']:.2f}"]
+        for name, step in found.items()
+        if isinstance(step, dict) and "ratio" in step
+    ]
+    text = table(f"64 prompts of {found['mean_tokens']:.0f} tokens | lgsid s | peft s | ratio", rows)
+    large = found["estimate"]
+    if large is None:
+        return text
+    return (
+        f"{text}\n\nThe dry run of {large['items']:,} items with SmolLM2-135M says, after "
+        f"{large['seconds_to_estimate']:.0f} s: {large['steps']:,} steps on {large['trained_on']:,} items, "
+        f"{large['minutes'] / 60:.1f} hours with embedding on the same machine."
+    )

@@ -106,11 +106,10 @@ def fit(
         config: how.
         seed: for the order of the examples and everything the loss draws.
         folder: keeps a checkpoint here and continues from it; the caller removes it when the result is safe.
-        watch: called with the history after each validation; may raise to stop the run. It must judge by the history
-            alone, as a run that continues does not call it for validations of the past.
+        watch: called with the history after each validation, of which it alone may judge; may raise to stop the run.
         description: in front of the progress bar.
-        identity: whatever the result depends on that can't be seen here (a hash of the data); a checkpoint of another
-            identity, configuration, seed, model or number of processes is not used.
+        identity: what the result depends on that can't be seen here (a hash of the data): another one's checkpoint is
+            not used.
         optimizer: makes the optimizer.
 
     Returns:

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgsid import nearest
 from lgsid.data.labels import same_value_codes
 from lgsid.errors import DataError
-from lgsid.evaluate import candidates
-from lgsid.evaluate.candidates import nearest_items, same_and_other
 from lgsid.evaluate.oracle import OraclePoint, efficiency_at, frontier_efficiency, oracle_frontier
-from lgsid.nearest import nearest_neighbours
+from lgsid.nearest import nearest_items, nearest_neighbours, same_and_other
 
 LEVELS = ("province", "city", "district")
 
@@ -67,8 +66,8 @@ def test_every_weight_equals_ranking_all_candidates(seed: int, items: int, k: in
     table, emb = catalogue(items, districts, seed, unknown=0.2)
     queries = np.arange(0, items, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "_ITEMS_PER_BLOCK", 7)
-        patch.setattr(candidates, "_QUERIES_PER_BLOCK", 5)
+        patch.setattr(nearest, "_ITEMS_PER_BLOCK", 7)
+        patch.setattr(nearest, "_QUERIES_PER_BLOCK", 5)
         points = oracle_frontier(table, emb, queries, k, (0.0, 0.1, 0.4, 2.0))
     for point in points:
         expected = brute_force(table, emb, queries, k, point.weight)

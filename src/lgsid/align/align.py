@@ -17,7 +17,7 @@ from lgsid.align.embed import embed
 from lgsid.align.encoder import Encoder
 from lgsid.align.guards import Guards
 from lgsid.align.policy import Policy
-from lgsid.align.prompts import content_text, join, location_text
+from lgsid.align.prompts import content_text, join, location_text, prompts
 from lgsid.align.split import rows_of, split_items
 from lgsid.align.training import Alignment, Validator, trainer_config
 from lgsid.arrays import FloatArray, IntArray
@@ -40,7 +40,7 @@ class Aligned:
     Attributes:
         policy: the aligned encoder.
         objective: what it was aligned with, prepared.
-        part: each item's part ("train", "validation", "test" or "unseen").
+        part: each item's part (`lgsid.align.split.PARTS`).
         history: the course of training.
         figures: what the objective prepared: counts, and for G-DPO the reward's report.
     """
@@ -87,20 +87,12 @@ def align(
     objective = objective_class(options)(options, seed)
     figures = _prepare(objective, material)
     policy = Policy(encoder, options.lora, objective.head(), seed)
-    queries = rows["validation"] if len(rows["validation"]) else chosen
-    validator = Validator(items, reference_ND, queries, chosen, seed)
-    texts = join(content_text(items, config.prompt), location_text(items, config.prompt), config.prompt)
-    task = Alignment(policy, objective, texts.to_list(), chosen, validator, options)
+    validator = Validator(items, reference_ND, rows["validation"] if len(rows["validation"]) else chosen, chosen, seed)
+    task = Alignment(policy, objective, prompts(items, config.prompt).to_list(), chosen, validator, options)
     guards = Guards(options.guards, task.figures(reference_ND[validator.rows]))
-    history = fit(
-        task,
-        trainer_config(options),
-        seed=seed,
-        folder=folder,
-        watch=(guards,),
-        description="aligning",
-        identity=_identity(encoder, items, material.events, config),
-    )
+    identity = _identity(encoder, items, material.events, config)
+    history = fit(task, trainer_config(options), seed=seed, folder=folder, watch=(guards,), description="aligning",
+                  identity=identity)  # fmt: skip
     _finish(policy, objective, task, items, reference_ND, rows, seed)
     guards.judge(task.validate())  # what is saved, too: its head may be another than the one that was trained
     return Aligned(policy, objective, part, history, figures)

@@ -109,7 +109,7 @@ class Objective(ABC):
         return {}
 
     def finish(self, trained: Trained, held: Trained) -> FloatArray | None:
-        """A better head for the trained policy, or None to keep the one it has; called once, after training.
+        """A better head for the trained policy, or None to keep the one it has; called once if there is a head.
 
         Args:
             trained: the training items and the policy's vectors of them.

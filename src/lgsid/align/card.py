@@ -27,14 +27,11 @@ def alignment_card(
     config: RunConfig, encoder: Encoder, aligned: Aligned, held: Mapping[str, Mapping[str, float]]
 ) -> str:
     """What the encoder is, how it was made and how good it is on items it was not trained on, in Markdown."""
-    counts = {part: int((aligned.part == part).sum()) for part in aligned.part.unique(maintain_order=True).sort()}
-    options = config.align.alignment
     rows = [
         f"| {text} | {held['before'][name]:.3f} | {held['after'][name]:.3f} |"
         for name, text in _NAMES.items()
         if name in held["after"]
     ]
-    lora = options.lora
     return "\n".join([
         f"# {Path(encoder.name).name}, aligned with geography",
         "",
@@ -57,13 +54,22 @@ def alignment_card(
         "",
         "## Training",
         "",
+        *_training(config, aligned),
+        "",
+        "The vectors know the places of this catalogue. Of other cities they know what their names say.",
+    ])  # fmt: skip
+
+
+def _training(config: RunConfig, aligned: Aligned) -> list[str]:
+    """What it was trained on, and how."""
+    counts = {part: int((aligned.part == part).sum()) for part in aligned.part.unique(maintain_order=True).sort()}
+    options = config.align.alignment
+    lora, template = options.lora, {"en": "Shop: … Location: …", "zh": "店铺：… 位置：…"}[config.align.prompt.language]
+    return [
         f"- items: {', '.join(f'{part} {count:,}' for part, count in counts.items())}",
         f"- LoRA of rank {lora.rank} on {lora.modules.replace('_', ' and ')} maps, dropout {lora.dropout}; "
         f"the adapter for peft is in `adapter/`",
         f"- {aligned.history.steps:,} steps planned of {options.batch} items, learning rate {options.learning_rate:g}; "
         f"best validation at step {aligned.history.best.step:,}",
-        "- prompts: " + ("`Shop: … Location: …`" if config.align.prompt.language == "en" else "`店铺：… 位置：…`")
-        + " as `2_align/prompts.parquet` of the run shows them",
-        "",
-        "The vectors know the places of this catalogue. Of other cities they know what their names say.",
-    ])  # fmt: skip
+        f"- prompts: `{template}` as `2_align/prompts.parquet` of the run shows them",
+    ]

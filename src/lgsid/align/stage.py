@@ -66,8 +66,16 @@ def align_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     encoder = Encoder.load(config.align.encoder)
     result = _embed(encoder, texts)
     _warn_of_cut_prompts(result, encoder)
+    figures = _embedding_figures(config, items, encoder, result)
+    if config.align.alignment.objective == "none":
+        _write(run, EMBEDDINGS, result.emb, encoder, config.align.prompt.kind)
+        return figures
+    return {**figures, **_align(config, run, items, texts, encoder, result.emb)}
+
+
+def _embedding_figures(config: RunConfig, items: pl.DataFrame, encoder: Encoder, result: Embedded) -> dict[str, Any]:
     places = location_text(items, config.align.prompt)
-    figures = {
+    return {
         "items": len(items),
         "distinct_prompts": result.distinct,
         "without_location": int((places == "").sum()),
@@ -82,10 +90,6 @@ def align_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
         "device": encoder.device.type,
         "objective": config.align.alignment.objective,
     }
-    if config.align.alignment.objective == "none":
-        _write(run, EMBEDDINGS, result.emb, encoder, config.align.prompt.kind)
-        return figures
-    return {**figures, **_align(config, run, items, texts, encoder, result.emb)}
 
 
 def align_along(config: RunConfig, run: RunFolder) -> None:

@@ -24,9 +24,8 @@ import polars as pl
 from lgsid.arrays import CodeArray, FloatArray, IntArray
 from lgsid.data.labels import REGIONS, same_value_codes
 from lgsid.errors import DataError
-from lgsid.evaluate.candidates import nearest_items
 from lgsid.evaluate.neighbours import neighbour_geography
-from lgsid.nearest import nearest_neighbours, sample_queries
+from lgsid.nearest import nearest_items, nearest_neighbours, sample_queries
 
 MOST_CLUSTERS = 500
 """k of the k-means behind NMI is the number of regions, but at most this."""
@@ -205,29 +204,37 @@ def alignment_figures(
     if not present:
         raise DataError(f"alignment figures got no queries in the parts {', '.join(parts) or '(none)'}")
     queries_Q = np.unique(np.concatenate(list(present.values())))
-    positions = {name: np.searchsorted(queries_Q, rows) for name, rows in present.items()}
-    k = min(max(ks), len(items) - 1)
-    best_QK, _ = nearest_neighbours(reference_ND, queries_Q, k)
+    best_QK, _ = nearest_neighbours(reference_ND, queries_Q, min(max(ks), len(items) - 1))
     best_similar_QK = cosines(reference_ND, queries_Q, best_QK)
     spaces = _Spaces(items, reference_ND, content_ND, queries_Q, best_similar_QK, tuple(ks), seed)
-    before = spaces.figures(best_QK)
-    after = spaces.figures(nearest_neighbours(aligned_ND, queries_Q, k)[0])
-    bare = _without_location(spaces, (content_ND, reference_ND), (without_location_ND, aligned_ND), k)
     vectors = {"before": reference_ND, "after": aligned_ND}
     return {
-        "parts": {
-            name: {
-                "queries": len(at),
-                "before": before(at),
-                "after": after(at),
-                **({"without_location": {time: figures(at) for time, figures in bare.items()}} if bare else {}),
-            }
-            for name, at in positions.items()
-        },
+        "parts": _by_part(spaces, present, best_QK, aligned_ND, (content_ND, without_location_ND)),
         "nmi": {time: nmi_by_level(emb_ND, items, seed) for time, emb_ND in vectors.items()},
         "spread": {time: spread(emb_ND, seed) for time, emb_ND in vectors.items()},
         "random_content": None if content_ND is None else _random_similarity(content_ND, queries_Q, seed),
     }
+
+
+def _by_part(
+    spaces: _Spaces,
+    parts: Mapping[str, IntArray],
+    best_QK: IntArray,
+    aligned_ND: FloatArray,
+    bare: tuple[FloatArray | None, FloatArray | None],
+) -> dict[str, Figures]:
+    """Figures before and after of each part, with and without (``bare``) the queries' locations."""
+    queries_Q, k = spaces.queries_Q, best_QK.shape[1]
+    before = spaces.figures(best_QK)
+    after = spaces.figures(nearest_neighbours(aligned_ND, queries_Q, k)[0])
+    unplaced = _without_location(spaces, (bare[0], spaces.reference_ND), (bare[1], aligned_ND), k)
+    found = {}
+    for name, rows in parts.items():
+        at = np.searchsorted(queries_Q, rows)
+        found[name] = {"queries": len(at), "before": before(at), "after": after(at)}
+        if unplaced:
+            found[name]["without_location"] = {time: figures(at) for time, figures in unplaced.items()}
+    return found
 
 
 def _without_location(

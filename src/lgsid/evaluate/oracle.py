@@ -22,7 +22,7 @@ import polars as pl
 from lgsid.arrays import DoubleArray, FloatArray, IntArray
 from lgsid.data.labels import REGIONS, same_value_codes
 from lgsid.errors import DataError
-from lgsid.evaluate.candidates import Nearest, same_and_other
+from lgsid.nearest import Nearest, same_and_other
 
 WEIGHTS = tuple([round(0.01 * step, 2) for step in range(41)] + [0.45, 0.5, 0.6, 0.8, 1.0, 2.0])
 """Weights w of the sweep: 0 is the unaligned encoder, and 2 puts every item of the district before every other."""
