@@ -43,10 +43,10 @@ def measure_cell(size: int, folder: Path) -> dict[str, Any]:
     raw = tokenizer.transform(items, emb)
     seconds["transform"] = time.perf_counter() - started
     started = time.perf_counter()
-    unique = unique_codes(tokenizer, raw, emb, config)
+    unique = unique_codes(tokenizer, raw, items, emb)
     seconds["unique"] = time.perf_counter() - started
     peak_mib = peak_memory_mib()
-    figures = measure(items, emb, raw, unique.codes, tokenizer.books, float(unique.moved.mean()))
+    figures = measure(items, emb, raw, unique.codes, tokenizer, float(unique.moved.mean()))
     figures.update(fit_seconds=seconds["fit"], transform_seconds=seconds["transform"], unique_seconds=seconds["unique"])
     figures.update(peak_mib=peak_mib, before_mib=before_mib, embeddings_mib=emb.nbytes / 2**20)
     return {

@@ -1,11 +1,16 @@
-"""Residual codebooks of 3 × 256 beside faiss, on the same vectors: time, memory, error, use and collisions.
+"""Residual codebooks of 3 × 256 beside their peers, on the same vectors: time, memory, error, use and collisions.
 
 Each method runs in a process of its own on vectors read from one file; every cell is written to ``results/bench/``.
 
-    python benchmarks/quantisers.py --sizes 10000 100000 1000000
+    python benchmarks/quantisers.py --sizes 20000
+    python benchmarks/quantisers.py --sets attributes --sizes 10000 100000 1000000 --methods lgsid faiss-kmeans faiss-rq
 
 Methods: `lgsid` (k-means start, joint balanced training), `lgsid-kmeans` (its k-means start alone), `faiss-kmeans`
-(faiss.Kmeans on the residuals, level by level), `faiss-rq` (faiss.ResidualQuantizer, progressive training, beam 1).
+(faiss.Kmeans on the residuals, level by level), `faiss-rq` (faiss.ResidualQuantizer, progressive training, beam 1),
+`vq-pytorch` (vector-quantize-pytorch's ResidualVQ with k-means initialisation and dead-code expiry, 10 epochs) and
+`cornac` (the residual k-means of cornac's TIGER). The last two: `pip install -c constraints.txt -e '.[peers]'`.
+
+Codes of every method are then made unique by our reassignment of the last level: what that costs is part of the cell.
 """
 
 from __future__ import annotations
@@ -89,9 +94,65 @@ def faiss_rq(x: Any, seed: int) -> Outcome:
     return fitted - started, assigned - fitted, codes, list(books)
 
 
+def vq_pytorch(x: Any, seed: int) -> Outcome:
+    import torch
+    from vector_quantize_pytorch import ResidualVQ
+
+    torch.manual_seed(seed)
+    vectors = torch.from_numpy(x)
+    quantiser = ResidualVQ(
+        dim=x.shape[1], num_quantizers=LEVELS, codebook_size=CODES,
+        kmeans_init=True, kmeans_iters=10, threshold_ema_dead_code=2,
+    )  # fmt: skip
+    started = time.perf_counter()
+    quantiser.train()
+    for _ in range(10):
+        order = torch.randperm(len(vectors))
+        for begin in range(0, len(order), 2_048):
+            quantiser(vectors[order[begin : begin + 2_048]][None])
+    quantiser.eval()
+    fitted = time.perf_counter()
+    with torch.no_grad():
+        parts = [quantiser(vectors[begin : begin + 8_192][None])[1][0] for begin in range(0, len(x), 8_192)]
+    assigned = time.perf_counter()
+    books = [book.reshape(CODES, -1).numpy() for book in quantiser.codebooks]
+    return fitted - started, assigned - fitted, torch.cat(parts).numpy().astype(np.int32), books
+
+
+def cornac(x: Any, seed: int) -> Outcome:
+    import torch
+    from cornac.models import TIGER
+
+    torch.manual_seed(seed)
+    model = TIGER(tokenizer="rkmeans", rqvae_num_levels=LEVELS, rqvae_codebook_size=CODES, verbose=False)
+    started = time.perf_counter()
+    codes = model._fit_rkmeans(torch, torch.from_numpy(x))
+    # fitting and assigning are one call there
+    return time.perf_counter() - started, 0.0, codes.astype(np.int32), model.rkmeans_centroids
+
+
 METHODS: dict[str, Callable[[Any, int], Outcome]] = {
     "lgsid": lgsid, "lgsid-kmeans": lgsid_kmeans, "faiss-kmeans": faiss_kmeans, "faiss-rq": faiss_rq,
+    "vq-pytorch": vq_pytorch, "cornac": cornac,
 }  # fmt: skip
+
+
+def reassigned(x: Any, codes: Any, books: list[Any]) -> tuple[float, float, bool]:
+    """Error and 1 - distinct of three tokens after reassignment, and whether a fourth token was needed."""
+    from lgsid.sid.unique import make_unique
+
+    def cost(rows: Any) -> Any:
+        residual = x[rows] - books[0][codes[rows, 0]] - books[1][codes[rows, 1]]
+        return (residual**2).sum(1, keepdims=True) - 2 * residual @ books[2].T + (books[2] ** 2).sum(1)
+
+    unique = make_unique(codes, CODES, cost, "reassign").codes
+    error = float(squared_errors(x, unique[:, :LEVELS], summed(books))[-1] / variance(x))
+    return error, collision_rates(unique[:, :LEVELS])[1], unique.shape[1] > LEVELS
+
+
+def summed(books: list[Any]) -> Callable[[Any], Any]:
+    """Sum of the centroids of codes, or of the first tokens of codes."""
+    return lambda codes: sum(book[column] for book, column in zip(books, codes.T, strict=False))
 
 
 def measure_cell(method: str, path: Path, dataset: str, seed: int) -> dict[str, Any]:
@@ -101,13 +162,16 @@ def measure_cell(method: str, path: Path, dataset: str, seed: int) -> dict[str, 
     fit_seconds, assign_seconds, codes, books = METHODS[method](x, seed)
     cpu_seconds, peak_mib = time.process_time() - before_cpu, peak_memory_mib()
     share, distinct = collision_rates(codes)
+    error = float(squared_errors(x, codes, summed(books))[-1] / variance(x))
+    error_unique, distinct_unique, extra = reassigned(x, codes, books)
     use = [level_use(codes[:, level], CODES) for level in range(LEVELS)]
     return {
         "experiment": "bench", "dataset": dataset, "method": method, "model": "quantiser", "seed": seed,
         "metrics": {
             "items": len(x), "fit_seconds": fit_seconds, "assign_seconds": assign_seconds, "cpu_seconds": cpu_seconds,
             "peak_mib": peak_mib, "input_mib": x.nbytes / 2**20, "before_mib": before_mib,
-            "relative_error": float(squared_errors(x, codes, books)[-1] / variance(x)),
+            "relative_error": error, "relative_error_unique": error_unique,
+            "collision_unique_after": distinct_unique, "extra_token": extra,
             "utilisation": min(level["utilisation"] for level in use),
             "entropy_bits": [round(level["entropy_bits"], 3) for level in use],
             "collision_share": share, "collision_unique": distinct,
@@ -122,8 +186,8 @@ def main() -> None:
     from synthetic import SETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--sets", nargs="+", default=["attributes"], choices=sorted(SETS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000])
+    parser.add_argument("--sets", nargs="+", default=["attributes", "hourglass"], choices=sorted(SETS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=sorted(METHODS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="run cells that exist")

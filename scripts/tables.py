@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from alignment_tables import ablation, efficiency, rewards, shipped, strangers, training_step
 from cells import REPOSITORY, Cell, cells, mean_sd, table
+from sid_tables import TABLES as SID_TABLES
 
 BLOCK = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -190,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped": shipped,
     "strangers": strangers,
     "training-step": training_step,
+    **SID_TABLES,
 }
 
 

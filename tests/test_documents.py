@@ -31,5 +31,5 @@ def test_links_lead_to_files(document: Path) -> None:
 
 def test_public_names_are_these() -> None:
     public = ["Encoder", "HierarchicalTokenizer", "KMeans", "LgsidError", "RunConfig", "RunFolder", "__version__"]
-    assert sorted(lgsid.__all__) == sorted([*public, "execute", "load_run_config"])
+    assert sorted(lgsid.__all__) == sorted([*public, "execute", "load_run_config", "load_tokenizer", "make_tokenizer"])
     assert all(getattr(lgsid, name) is not None for name in lgsid.__all__)

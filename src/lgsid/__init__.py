@@ -12,6 +12,8 @@ _PUBLIC = {
     "Encoder": "lgsid.align.encoder",
     "HierarchicalTokenizer": "lgsid.sid.hierarchical",
     "KMeans": "lgsid.sid.kmeans",
+    "load_tokenizer": "lgsid.sid.methods",
+    "make_tokenizer": "lgsid.sid.methods",
     "RunConfig": "lgsid.config",
     "load_run_config": "lgsid.config",
     "RunFolder": "lgsid.artifact",

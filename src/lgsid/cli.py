@@ -146,9 +146,9 @@ def explain(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Say in words what the tokens of a SID mean."""
+    """Say in words what the tokens of a SID mean, alone and together, and how typical an item is of them."""
     from lgsid.artifact import RunFolder
-    from lgsid.sid.explain import explain_in_run
+    from lgsid.sid.lookup import explain_in_run
 
     explanation = explain_in_run(RunFolder(run), what)
     _output(explanation.to_json(), as_json, lambda: str(explanation).splitlines())

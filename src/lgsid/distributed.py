@@ -5,6 +5,7 @@ Everything here works, and costs nothing, in a single process.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,8 +39,11 @@ def distributed() -> Iterator[None]:
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield
+        # whoever leaves first takes the store or a connection away from the others, whose threads then abort
+        dist.barrier()
     finally:
         dist.destroy_process_group()
+        gc.collect()  # a group kept alive by some cycle would abort the interpreter at its end
 
 
 def world_size() -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgsid.data.describe.distance import Band, DistanceCurve, wilson
-from lgsid.evaluate.charts import coverage_chart, neighbour_chart, radius_chart, reconstruction_chart, usage_chart
+from lgsid.evaluate.charts import coverage_radar, neighbour_chart, radius_chart, reconstruction_chart, usage_chart
 from lgsid.evaluate.distance_charts import conversion_chart, reach_chart
 
 LEVELS = (("province", "province"), ("city", "city"), ("district", "district"))
@@ -35,8 +35,8 @@ CHARTS: dict[str, Callable[[], bytes]] = {
     "neighbours of one K, a level unknown": lambda: neighbour_chart(geography((1,), None), LEVELS),
     "usage": lambda: usage_chart([np.array([5, 3, 0, 1]), np.array([9, 0, 0, 0])]),
     "usage of many levels": lambda: usage_chart([np.arange(300)] * 10),
-    "coverage": lambda: coverage_chart({0.5: [3, 1], 0.99: [8, 2]}, 8),
-    "coverage of many levels": lambda: coverage_chart({0.5: [3] * 9}, 8),
+    "coverage": lambda: coverage_radar({0.5: [3, 1], 0.75: [5, 1], 0.99: [8, 2]}, [8, 4]),
+    "coverage of many levels": lambda: coverage_radar({0.5: [3] * 9, 0.9: [8] * 9, 0.99: [8] * 9}, [8] * 9),
     "radius": lambda: radius_chart(np.array([0.0, 0.4, 3.0, 900.0])),
     "one radius": lambda: radius_chart(np.array([2.0])),
     "reconstruction": lambda: reconstruction_chart([0.8, 0.4], 0.41),
@@ -57,4 +57,6 @@ def test_charts_draw_the_same_picture_twice(name: str) -> None:
 def test_charts_show_their_numbers() -> None:
     assert reconstruction_chart([0.8, 0.4], None) != reconstruction_chart([0.8, 0.5], None)
     assert usage_chart([np.array([5, 3])]) != usage_chart([np.array([4, 4])])
+    assert coverage_radar({0.5: [3], 0.9: [8]}, [8]) != coverage_radar({0.5: [2], 0.9: [8]}, [8])
+    assert coverage_radar({0.5: [3], 0.9: [8]}, [8]) != coverage_radar({0.5: [3], 0.9: [8]}, [9])
     assert reach_chart(curve(0, 0)) != conversion_chart(curve(100, 10))

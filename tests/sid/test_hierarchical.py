@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 from toy import toy_city
 
+from lgsid.arrays import FloatArray
 from lgsid.config import GeoFeatureConfig, SidConfig
 from lgsid.data.labels import identities, region_path, root_categories
 from lgsid.errors import DataError
+from lgsid.sid.doorway import doorways
 from lgsid.sid.features import GeoFeatures, content_identities
 from lgsid.sid.hierarchical import HierarchicalTokenizer
-from lgsid.sid.quality import first_token_geography, level_use, purity
+from lgsid.sid.quality import collision_rates, first_token_geography, level_use, purity
 
 SMALL = SidConfig(levels=3, codes=8, epochs=3, batch=64)
 
@@ -31,7 +33,7 @@ def test_first_vectors_are_the_mean_embeddings_of_their_members() -> None:
     tokenizer = HierarchicalTokenizer(config=SMALL).fit(items, emb)
     first = tokenizer.transform(items, emb)[:, 0]
     for code in range(8):
-        assert np.allclose(tokenizer.books[0][code], emb[first == code].mean(axis=0), atol=1e-6)
+        assert np.allclose(tokenizer.lift(tokenizer.books[0])[code], emb[first == code].mean(axis=0), atol=1e-6)
 
 
 def test_a_new_item_goes_to_the_token_of_its_place() -> None:
@@ -107,3 +109,45 @@ def test_quality_floor_on_three_states(real_data: Path) -> None:
     assert geography["district_purity"] >= 0.85
     assert geography["radius_km_median"] < 3
     assert min(level_use(codes[:, level], 256)["utilisation"] for level in range(3)) >= 0.95
+
+
+def same_texts(items: int = 400) -> tuple[pl.DataFrame, FloatArray]:
+    """A town in which every shop of a kind has the same text, so the same embedding."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 12, items)
+    table = pl.DataFrame({
+        "item_id": [f"i{n}" for n in range(items)], "title": ["Shop"] * items, "province": ["P"] * items,
+        "city": ["C"] * items,
+        "lat_deg": 10 + rng.uniform(-0.02, 0.02, items), "lon_deg": rng.uniform(-0.02, 0.02, items),
+    })  # fmt: skip
+    return table, rng.standard_normal((12, 8)).astype(np.float32)[kind]
+
+
+def test_the_doorway_tells_items_of_one_text_apart() -> None:
+    items, emb = same_texts()
+    rates = {}
+    for target in (1.0, 0.02):
+        config = SidConfig(levels=3, codes=32, epochs=3, batch=64, collision_target=target)
+        tokenizer = HierarchicalTokenizer(config=config).fit(items, emb)
+        assert (tokenizer._doorway_weight > 0) == (target < 1)
+        rates[target] = collision_rates(tokenizer.transform(items, emb))[0]
+    assert rates[0.02] < 0.6 * rates[1.0]
+
+
+def test_no_doorway_where_codes_are_rarely_shared() -> None:
+    items, emb = toy_city(32)
+    config = SidConfig(levels=4, codes=32, epochs=3, batch=64)
+    tokenizer = HierarchicalTokenizer(config=config).fit(items, emb)
+    if collision_rates(tokenizer.transform(items, emb))[0] <= config.collision_target:
+        assert tokenizer._doorway_weight == 0
+        assert not tokenizer.project(items, emb)[:, emb.shape[1] :].any()
+
+
+def test_doorways_depend_on_the_place_alone() -> None:
+    items, _ = toy_city()
+    found = doorways(items)
+    assert np.array_equal(doorways(items[5:9]), found[5:9])
+    assert np.array_equal(doorways(items.with_columns(title=pl.lit("other"))), found)
+    assert float((found**2).sum(axis=1).mean()) == pytest.approx(1.0, abs=0.1)
+    nearby = items.with_columns(pl.col("lat_deg") + 0.0003)  # 33 m
+    assert not np.any(np.all(doorways(nearby) == found, axis=1))

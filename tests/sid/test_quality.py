@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lgsid.arrays import DoubleArray
+from lgsid.arrays import DoubleArray, FloatArray
+from lgsid.sid.base import Tokenizer
 from lgsid.sid.quality import (
     collision_rates,
     coverage,
@@ -51,7 +53,7 @@ def test_coverage_counts_the_commonest_codes() -> None:
 def test_purity_leaves_out_unknown_labels() -> None:
     codes = np.array([0, 0, 0, 1, 1], dtype=np.int32)
     assert purity(codes, pl.Series(["a", "a", "b", "c", None])) == pytest.approx(3 / 4)
-    assert math.isnan(purity(codes, pl.Series([None] * 5, dtype=pl.String)))
+    assert purity(codes, pl.Series([None] * 5, dtype=pl.String)) is None
 
 
 def test_radius_of_two_points_is_half_their_distance() -> None:
@@ -69,10 +71,27 @@ def test_errors_fall_level_by_level_and_measure_agrees() -> None:
     )
     books = [first, np.zeros((1, 3), dtype=np.float32)]
     expected = ((emb - first[codes[:, 0]]) ** 2).sum(1).mean()
-    assert squared_errors(emb, codes, books) == pytest.approx([expected, expected], rel=1e-5)
+    tokenizer = _Books(books)
+    assert squared_errors(emb, codes, tokenizer.decode) == pytest.approx([expected, expected], rel=1e-5)
     items = pl.DataFrame({"lat_deg": rng.uniform(0, 1, 50), "lon_deg": rng.uniform(0, 1, 50), "province": ["P"] * 50})
-    figures = measure(items, emb, codes, codes, books, 0.0)
+    figures = measure(items, emb, codes, codes, tokenizer, 0.0)
     spread = ((emb - emb.mean(0)) ** 2).sum(1).mean()
     assert figures["reconstruction"]["relative_by_level"][1] == pytest.approx(expected / spread, rel=1e-5)
     assert figures["first_token"]["province_purity"] == 1.0
     assert figures["extra_token"] is False
+    assert list(figures["prefixes"]) == ["random", "1", "2"]
+    assert figures["prefixes"]["1"] == {**figures["prefixes"]["2"], "mean_km": figures["prefixes"]["1"]["mean_km"]}
+    json.dumps(figures, allow_nan=False)  # unknown cities and categories must not become NaN
+
+
+class _Books(Tokenizer):
+    """Known codebooks, nothing learned."""
+
+    method = "random"
+
+    def __init__(self, books: list[FloatArray]) -> None:
+        super().__init__()
+        self.books = books
+
+    def _learn(self, items: pl.DataFrame, emb_ND: FloatArray, events: pl.DataFrame | None) -> list[FloatArray]:
+        return self.books

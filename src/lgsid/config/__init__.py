@@ -18,34 +18,44 @@ from lgsid.config.align import (
     RewardConfig,
     TeacherConfig,
 )
+from lgsid.config.autoencoder import AutoencoderConfig, GnprConfig, NgramConfig, RqVaeConfig, UnifiedConfig
 from lgsid.config.base import Strict
 from lgsid.config.data import DataConfig
 from lgsid.config.reading import apply_overrides, load_run_config, load_yaml, parse
 from lgsid.config.run import ReportConfig, RunConfig
 from lgsid.config.sid import GeoFeatureConfig, SidConfig
+from lgsid.config.simple import GeoGridConfig, ResKMeansConfig, TwoStreamConfig
 from lgsid.config.training import TrainerConfig
 from lgsid.config.world import ChoiceConfig, ExposureConfig, WorldConfig
 
 __all__ = [
     "AlignConfig",
     "AlignmentConfig",
+    "AutoencoderConfig",
     "ChoiceConfig",
     "ContrastConfig",
     "DataConfig",
     "EncoderConfig",
     "ExposureConfig",
     "GeoFeatureConfig",
+    "GeoGridConfig",
+    "GnprConfig",
     "GuardConfig",
     "LoraConfig",
+    "NgramConfig",
     "PairConfig",
     "PromptConfig",
     "ReportConfig",
+    "ResKMeansConfig",
     "RewardConfig",
+    "RqVaeConfig",
     "RunConfig",
     "SidConfig",
     "Strict",
     "TeacherConfig",
     "TrainerConfig",
+    "TwoStreamConfig",
+    "UnifiedConfig",
     "WorldConfig",
     "apply_overrides",
     "load_run_config",

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from lgsid.config.autoencoder import GnprConfig, NgramConfig, RqVaeConfig, UnifiedConfig
 from lgsid.config.base import Strict
+from lgsid.config.simple import GeoGridConfig, ResKMeansConfig, TwoStreamConfig
 
 
 class GeoFeatureConfig(Strict):
@@ -34,14 +36,23 @@ class GeoFeatureConfig(Strict):
     """H3 resolution (7: about 5 km²) or GeoHash length."""
 
 
+Method = Literal["hgit", "res_kmeans", "rqvae", "rqvae_ngram", "unified", "gnpr", "two_stream", "geo_grid", "random"]
+"""Names of the tokenisers; `lgsid.sid.methods` says where each one is."""
+
+
 class SidConfig(Strict):
     """Stage 3: from embeddings to geographic semantic IDs."""
+
+    method: Method = "hgit"
+    """Which tokeniser; all but the default are rivals to compare with."""
 
     levels: int = Field(default=3, ge=2)
     """Tokens per SID, the geographic one included."""
     codes: int = Field(default=256, ge=2)
     """Codes per level."""
     features: GeoFeatureConfig = GeoFeatureConfig()
+    collision_target: float = Field(default=0.045, ge=0, le=1)
+    """Share of items that may share their raw code: above it, HGIT's last token also looks at where an item stands."""
     epochs: int = Field(default=20, ge=0)
     """Passes of joint training of the residual codebooks after their k-means start."""
     batch: int = Field(default=2_048, ge=1)
@@ -50,5 +61,16 @@ class SidConfig(Strict):
     """Step size of joint training, relative to the residual's own scale."""
     entropy_weight: float = Field(default=0.05, ge=0)
     """Weight of the KL divergence from the soft code frequencies to uniform, relative to the residual energy."""
+    res_kmeans: ResKMeansConfig = ResKMeansConfig()
+    """Of residual k-means, alone or behind a first token that is no k-means."""
+    geo_grid: GeoGridConfig = GeoGridConfig()
+    two_stream: TwoStreamConfig = TwoStreamConfig()
+    rqvae: RqVaeConfig = RqVaeConfig()
+    """Of `rqvae` and `rqvae_ngram`."""
+    ngram: NgramConfig = NgramConfig()
+    unified: UnifiedConfig = UnifiedConfig()
+    gnpr: GnprConfig = GnprConfig()
+    training_share: float = Field(default=0.8, gt=0, le=1)
+    """Tokenisers that look at visits see only the earliest share of them, by time."""
     unique: Literal["reassign", "extra_token"] = "reassign"
     """Make SIDs unique by moving items to free last-level codes at the least cost, or by one more token."""

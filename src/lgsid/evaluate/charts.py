@@ -71,31 +71,35 @@ def usage_chart(counts: Sequence[IntArray]) -> bytes:
         return png(figure)
 
 
-def coverage_chart(codes: Mapping[float, Sequence[int]], codebook: int) -> bytes:
-    """Codes needed to cover a given share of the items, per level, most used codes first.
+def coverage_radar(codes: Mapping[float, Sequence[int]], codebooks: Sequence[int]) -> bytes:
+    """Share of each level's codes that cover a share of the items, on one spoke per share (the paper's radar).
 
     Args:
         codes: number of codes of each level by covered share, such as ``{0.5: [60, 40, 30], …}``.
-        codebook: codes per level.
+        codebooks: codes of each level.
     """
-    shares, levels = list(codes), len(next(iter(codes.values())))
-    width = 0.8 / (levels + 1)
-    with drawing(3.9) as figure:
-        axes = figure.add_subplot()
-        for level in range(levels + 1):
-            even = level == levels
-            heights = [np.ceil(share * codebook) if even else codes[share][level] for share in shares]
-            places = np.arange(len(shares)) + (level - levels / 2) * width
-            colour = "#c3c8d0" if even else COLOURS[level % len(COLOURS)]
-            bars = axes.bar(
-                places, heights, width * 0.92, color=colour, label="equal use" if even else f"level {level + 1}"
-            )
-            axes.bar_label(bars, fmt="%d", fontsize=8 if levels < 4 else 6, padding=1.5, color=INK)
-        axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
-        axes.set(xlabel="share of the items", ylabel="codes needed", ylim=(0, codebook * 1.1))
-        axes.set_title("How many codes cover most of the items?")
-        axes.grid(visible=False, axis="x")
-        legend_below(figure, axes, levels + 1)
+    shares = list(codes)
+    angles = np.linspace(0, 2 * np.pi, len(shares), endpoint=False)
+    closed = np.append(angles, angles[0])
+    with drawing(5.2) as figure:
+        axes = figure.add_subplot(projection="polar")
+        axes.set(theta_offset=np.pi / 2, theta_direction=-1, rlabel_position=180 / len(shares), ylim=(0, 1))
+        axes.spines["polar"].set_visible(False)
+        for level, codebook in enumerate(codebooks):
+            part = np.array([codes[share][level] / codebook for share in shares])
+            axes.plot(
+                closed, np.append(part, part[0]), color=COLOURS[level % len(COLOURS)],
+                marker=MARKERS[level % len(MARKERS)], label=f"level {level + 1}",
+            )  # fmt: skip
+        axes.plot(closed, [*shares, shares[0]], color=INK, linestyle=(0, (4, 2)), linewidth=1.2, label="equal use")
+        axes.set_xticks(angles, [f"{share:.0%} of\nthe items" for share in shares])
+        axes.tick_params(axis="x", pad=20)
+        axes.set_yticks([0.25, 0.5, 0.75, 1.0])
+        axes.tick_params(axis="y", labelsize=8.5, labelcolor=MUTED)
+        percent_axis(axes.yaxis)
+        figure.suptitle("How many of the codes cover most of the items?", x=0.02, ha="left", fontweight="bold",
+                        fontsize=12.5)  # fmt: skip
+        legend_below(figure, axes, 4)
         return png(figure)
 
 

@@ -28,9 +28,17 @@ class Strong:
     text: str
 
 
+@dataclass(frozen=True)
+class Link:
+    """Text that leads to a file beside the report."""
+
+    text: str
+    file: str
+
+
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
-Span: TypeAlias = str | Code | Strong
+Span: TypeAlias = str | Code | Strong | Link
 
 
 @dataclass(frozen=True)

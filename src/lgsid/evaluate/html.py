@@ -13,6 +13,7 @@ from lgsid.evaluate.document import (
     Document,
     Figure,
     KeyFigures,
+    Link,
     Listing,
     Paragraph,
     Section,
@@ -87,6 +88,8 @@ def _span(span: Span) -> str:
             return f"<code>{escape(text)}</code>"
         case Strong(text):
             return f"<strong>{escape(text)}</strong>"
+        case Link(text, file):
+            return f'<a href="{escape(file)}">{escape(text)}</a>'
         case _:
             return escape(span)
 

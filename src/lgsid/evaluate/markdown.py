@@ -11,6 +11,7 @@ from lgsid.evaluate.document import (
     Document,
     Figure,
     KeyFigures,
+    Link,
     Listing,
     Paragraph,
     Section,
@@ -64,6 +65,8 @@ def _span(span: Span) -> str:
             return _code(text)
         case Strong(text):
             return f"**{_escape(text)}**"
+        case Link(text, file):
+            return f"[{_escape(text)}]({file})"
         case _:  # a span keeps its edges: what follows may be a code word
             return _SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", span))
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from lgsid.config import RunConfig
 from lgsid.evaluate.alignment_section import alignment_section
+from lgsid.evaluate.case_study import study_case
 from lgsid.evaluate.data_section import data_section
 from lgsid.evaluate.document import Document
 from lgsid.evaluate.embedding_section import embedding_section
 from lgsid.evaluate.making_section import making_section
 from lgsid.evaluate.map_figures import map_figures
+from lgsid.evaluate.meaning_section import meaning_section
 from lgsid.evaluate.results import Results
-from lgsid.evaluate.sid_section import meaning_section, sid_section
+from lgsid.evaluate.sid_section import sid_section
 from lgsid.evaluate.summary import summary_section
 
 
@@ -38,7 +40,7 @@ def build_report(
             embedding_section(results, geography),
             *([alignment_section(config, results, alignment)] if alignment is not None else []),
             sid_section(results),
-            meaning_section(results, maps),
+            meaning_section(results, maps, study_case(config, results)),
             making_section(config, results),
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,10 @@ class Token:
         items: items that have it.
         centre_deg: latitude and longitude of their centre.
         radius_km: how far they reach.
+        place: whether it stands for a place rather than for a kind of item.
+        regions: by level the commonest provinces, cities and districts, as paths, with the share of its items there.
         region_share: share of its items in its leading province, city and district.
-        categories, brands: leading ones with their shares.
+        categories, brands, words: leading ones with their shares.
         examples: titles.
     """
 
@@ -39,9 +41,12 @@ class Token:
     items: int
     centre_deg: tuple[float, float] | None
     radius_km: float | None
+    place: bool
+    regions: Mapping[str, Sequence[tuple[str, float]]]
     region_share: Mapping[str, float | None]
     categories: tuple[tuple[str, float], ...]
     brands: tuple[tuple[str, float], ...]
+    words: tuple[tuple[str, float], ...]
     examples: tuple[str, ...]
 
 
@@ -71,6 +76,7 @@ class Results:
     """A run's results so far.
 
     Attributes:
+        run: where they lie.
         items: `1_data/items.parquet`, N rows.
         events: `1_data/events.parquet`, lazily; None where there are none.
         checks: `1_data/checks.json`.
@@ -83,6 +89,7 @@ class Results:
         alignment: what was written about alignment; None where the encoder was taken as it is.
     """
 
+    run: RunFolder
     items: pl.DataFrame
     events: pl.LazyFrame | None
     checks: Mapping[str, Any]
@@ -163,6 +170,7 @@ def load_results(run: RunFolder) -> Results:
     events = run.path("1_data", "events.parquet")
     metadata = _safetensors_metadata(paths["embeddings.safetensors"], run)
     return Results(
+        run=run,
         items=items,
         events=pl.scan_parquet(events) if events.exists() else None,
         checks=read_json(paths["checks.json"]),
@@ -237,14 +245,14 @@ def _tokens(path: Path, run: RunFolder) -> dict[int, dict[int, Token]]:
     raw = _without_nan(read_json(path))
     try:
         return {
-            int(level): {int(code): _token(int(code), entry) for code, entry in codes.items()}
+            int(level): {int(code): _token(int(level), int(code), entry) for code, entry in codes.items()}
             for level, codes in raw.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} does not explain tokens: {error!r}", f"{STAGES['3_sid']} {run.root}") from error
 
 
-def _token(code: int, entry: Mapping[str, Any]) -> Token:
+def _token(level: int, code: int, entry: Mapping[str, Any]) -> Token:
     centre = entry.get("centre")
     return Token(
         code=code,
@@ -252,8 +260,15 @@ def _token(code: int, entry: Mapping[str, Any]) -> Token:
         items=int(entry.get("items", 0)),
         centre_deg=(float(centre[0]), float(centre[1])) if centre else None,
         radius_km=entry.get("radius_km"),
+        place=bool(entry.get("place", level == 1)),
+        regions={name: _pairs(shares) for name, shares in (entry.get("regions") or {}).items()},
         region_share=entry.get("region_share") or {},
-        categories=tuple((str(name), float(share)) for name, share in entry.get("categories") or ()),
-        brands=tuple((str(name), float(share)) for name, share in entry.get("brands") or ()),
+        categories=_pairs(entry.get("categories")),
+        brands=_pairs(entry.get("brands")),
+        words=_pairs(entry.get("words")),
         examples=tuple(map(str, entry.get("examples") or ())),
     )
+
+
+def _pairs(shares: Iterable[Sequence[Any]] | None) -> tuple[tuple[str, float], ...]:
+    return tuple((str(name), float(share)) for name, share in shares or ())

@@ -10,9 +10,11 @@ from lgsid.config import RunConfig
 from lgsid.data.labels import REGIONS
 from lgsid.errors import DataError
 from lgsid.evaluate.alignment_measures import alignment_key_figures, measure_alignment
+from lgsid.evaluate.codebook import render_codebook
 from lgsid.evaluate.document import Document
 from lgsid.evaluate.html import render_html
 from lgsid.evaluate.markdown import FIGURES, render_markdown
+from lgsid.evaluate.meaning_section import CODEBOOK
 from lgsid.evaluate.neighbours import neighbour_geography
 from lgsid.evaluate.report import build_report
 from lgsid.evaluate.results import Results, load_results
@@ -26,7 +28,8 @@ STAGE = "5_report"
 def write_report(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     """Measure the neighbours, write the report and its figures.
 
-    Writes `report.html` (one file, pictures inside), `report.md` with `figures/*.png`, and `metrics.json`.
+    Writes `report.html` (one file, pictures inside), `report.md` with `figures/*.png`, the page of all
+    tokens `codebook.html`, and `metrics.json`.
 
     Returns:
         the key figures: P/C/T@K of the smallest K, what alignment changed, what the verdicts say, and where the
@@ -42,6 +45,7 @@ def write_report(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     document = build_report(config, results, geography, alignment)
     write_json(run.path(STAGE, "metrics.json"), _metrics(results, geography, alignment))
     _write(document, run)
+    write_text(run.path(STAGE, CODEBOOK), render_codebook(config.name, results))
     return _key_figures(results, geography, alignment)
 
 

@@ -18,8 +18,9 @@ Axes: N items, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -89,6 +90,26 @@ class GeoFeatures:
             start += block.shape[1]
         return features_NF
 
+    def keeping(self, old: GeoFeatures) -> GeoFeatures:
+        """The same with the centres and spreads of an older fit for all that it knew."""
+        return GeoFeatures(self.config, old.whole, self.provinces | old.provinces, self.cities | old.cities)
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned, as a JSON object."""
+        return {
+            "whole": asdict(self.whole),
+            "provinces": {name: asdict(place) for name, place in self.provinces.items()},
+            "cities": {name: asdict(place) for name, place in self.cities.items()},
+        }
+
+    @classmethod
+    def restore(cls, config: GeoFeatureConfig, state: Mapping[str, Any]) -> GeoFeatures:
+        """Take up what `state` gave."""
+        provinces, cities = (
+            {name: _stored_place(place) for name, place in state[level].items()} for level in ("provinces", "cities")
+        )
+        return cls(config, _stored_place(state["whole"]), provinces, cities)
+
     def _blocks(self, items: pl.DataFrame) -> Iterator[tuple[float, DoubleArray]]:
         """Weight and values (N, …) of each block."""
         weight = self.config
@@ -117,6 +138,11 @@ class GeoFeatures:
         spread = np.array([place.spread_km for place in known])[where]
         offset: DoubleArray = (xyz_N3 - centre) * EARTH_RADIUS_KM / spread[:, None]
         return offset
+
+
+def _stored_place(stored: Mapping[str, Any]) -> Place:
+    x, y, z = stored["centre"]
+    return Place((x, y, z), stored["spread_km"])
 
 
 def _places(xyz_N3: DoubleArray, region_N: pl.Series) -> dict[str, Place]:

@@ -86,9 +86,17 @@ def check_matrix(x_ND: FloatArray) -> FloatArray:
 
 
 def fit_centroids(
-    x_ND: Tensor, codes: int, iterations: int, sample_per_code: int, generator: torch.Generator
+    x_ND: Tensor,
+    codes: int,
+    iterations: int,
+    sample_per_code: int,
+    generator: torch.Generator,
+    start_KD: Tensor | None = None,
 ) -> Tensor:
-    """Centroids (K, D) of the points; the engine behind `KMeans` and the residual codebooks."""
+    """Centroids (K, D) of the points, ``start_KD`` being the ones to begin with in place of seeds.
+
+    The engine behind `KMeans` and the residual codebooks.
+    """
     import torch
 
     if len(x_ND) < codes:
@@ -97,7 +105,9 @@ def fit_centroids(
             f"--set sid.codes={max(2, 2 ** int(math.log2(max(len(x_ND), 4)) - 1))}",
         )
     sample = _sample(x_ND, codes * sample_per_code, generator)
-    centroids = seed_centroids(_sample(sample, codes * SEED_SAMPLE_PER_CODE, generator), codes, generator)
+    centroids = start_KD
+    if centroids is None:
+        centroids = seed_centroids(_sample(sample, codes * SEED_SAMPLE_PER_CODE, generator), codes, generator)
     for _ in range(iterations):
         assigned = assign(sample, centroids)
         updated = means(sample, assigned, centroids)

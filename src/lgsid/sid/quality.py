@@ -1,4 +1,7 @@
-"""How good codes are: collisions, use of the codebooks, reconstruction, and what the first token knows of geography.
+"""How good codes are: collisions, use of the codebooks, reconstruction, and what tokens know of geography and kind.
+
+What costs little is in `measure`; `lgsid.sid.probe` and `lgsid.sid.stability` hold what needs a classifier or a second
+fit.
 
 All on all items. Utilisation alone misleads: a level can be 100 % in use and carry 1.3 bits, so entropy, perplexity and
 Gini stand beside it.
@@ -6,7 +9,7 @@ Gini stand beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ import polars as pl
 from lgsid.arrays import CodeArray, DoubleArray, FloatArray
 from lgsid.data.labels import region_path
 from lgsid.geo import centre_deg, haversine_km
+from lgsid.sid.base import Tokenizer
+from lgsid.sid.prefixes import prefix_pairs
 from lgsid.sid.unique import code_keys
 
 
@@ -65,14 +70,18 @@ def variance(emb_ND: FloatArray) -> float:
     return float(sum(((emb_ND[rows] - mean) ** 2).sum() for rows in _chunks(len(emb_ND)))) / len(emb_ND)
 
 
-def squared_errors(emb_ND: FloatArray, codes_NL: CodeArray, books: list[FloatArray]) -> DoubleArray:
-    """Mean squared error of the reconstruction after each level, (L,)."""
-    total = np.zeros(len(books))
+def squared_errors(emb_ND: FloatArray, codes_NL: CodeArray, decode: Callable[[CodeArray], FloatArray]) -> DoubleArray:
+    """Mean squared error of the reconstruction from the first token, the first two, …, (L,).
+
+    Args:
+        emb_ND, codes_NL: embeddings and their codes.
+        decode: embeddings of codes, or of the first tokens of codes.
+    """
+    total = np.zeros(codes_NL.shape[1])
     for rows in _chunks(len(emb_ND)):
-        residual = emb_ND[rows].copy()
-        for level, book in enumerate(books):
-            residual -= book[codes_NL[rows, level]]
-            total[level] += (residual**2).sum(dtype=np.float64)
+        for level in range(1, codes_NL.shape[1] + 1):
+            error = emb_ND[rows] - decode(codes_NL[rows, :level])
+            total[level - 1] += (error**2).sum(dtype=np.float64)
     errors: DoubleArray = total / len(emb_ND)
     return errors
 
@@ -81,11 +90,11 @@ def _chunks(size: int) -> Iterator[slice]:
     return (slice(start, start + 65_536) for start in range(0, size, 65_536))
 
 
-def purity(codes_N: CodeArray, labels: pl.Series) -> float:
-    """Share of items, among those with a label, that have the commonest label of their code."""
+def purity(codes_N: CodeArray, labels: pl.Series) -> float | None:
+    """Share of items, among those with a label, that have the commonest label of their code; None if none has one."""
     table = pl.DataFrame({"code": codes_N, "label": labels}).drop_nulls()
     if len(table) == 0:
-        return float("nan")
+        return None
     top = table.group_by("code", "label").len().group_by("code").agg(pl.col("len").max())
     return float(top["len"].sum()) / len(table)
 
@@ -102,7 +111,7 @@ def _rms_km(lat_deg: DoubleArray, lon_deg: DoubleArray) -> float:
     return float(np.sqrt((haversine_km(lat_deg, lon_deg, *centre_deg(lat_deg, lon_deg)) ** 2).mean()))
 
 
-def first_token_geography(codes_N: CodeArray, items: pl.DataFrame) -> dict[str, float]:
+def first_token_geography(codes_N: CodeArray, items: pl.DataFrame) -> dict[str, float | None]:
     """Purity of the first token by province, city and district, and its radius (each item counts once)."""
     counts = np.bincount(codes_N)
     radius = np.repeat(token_radius_km(codes_N, items), counts[counts > 0])
@@ -120,7 +129,7 @@ def measure(
     emb_ND: FloatArray,
     raw_NL: CodeArray,
     final_NL: CodeArray,
-    books: list[FloatArray],
+    tokenizer: Tokenizer,
     moved_share: float,
 ) -> dict[str, Any]:
     """All quality figures of a tokeniser on a catalogue, as written to ``metrics.json``.
@@ -129,13 +138,14 @@ def measure(
         items, emb_ND: the catalogue.
         raw_NL: codes before disambiguation.
         final_NL: unique codes, perhaps with one more token.
-        books: codebooks of the L levels.
+        tokenizer: the fitted one.
         moved_share: share of items whose last token was changed to make SIDs unique.
     """
     share, unique = collision_rates(raw_NL)
     spread = variance(emb_ND) or 1.0  # identical embeddings have none; their error is then absolute
-    by_level = squared_errors(emb_ND, raw_NL, books)
-    after = squared_errors(emb_ND, final_NL, books)[-1]
+    books = tokenizer.books
+    by_level = squared_errors(emb_ND, raw_NL, tokenizer.decode)
+    after = squared_errors(emb_ND, final_NL[:, : len(books)], tokenizer.decode)[-1]
     return {
         "items": len(items),
         "levels": [
@@ -157,4 +167,5 @@ def measure(
             "mse": float(by_level[-1]) / emb_ND.shape[1],
         },
         "first_token": first_token_geography(raw_NL[:, 0], items),
+        "prefixes": prefix_pairs(items, raw_NL),
     }

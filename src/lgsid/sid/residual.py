@@ -90,6 +90,7 @@ def fit_residual(
     training: Training,
     generator: torch.Generator,
     first: tuple[Tensor, Tensor] | None = None,
+    start: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Codebooks of all levels, trained on the points.
 
@@ -99,6 +100,7 @@ def fit_residual(
         training: schedule.
         generator: source of all randomness.
         first: a frozen first level as (vectors_KD, codes_N); without one the first level is learned too.
+        start: codebooks of the levels that are learned, to begin with in place of k-means.
 
     Returns:
         L codebooks (K, D); the first is ``first[0]`` itself where given.
@@ -113,10 +115,16 @@ def fit_residual(
     if first is not None:
         given = first[1] if rows is None else first[1][rows]
         books.append(first[0])
-    residual = sample - decode(given[:, None], books) if given is not None else sample.clone()
-    for _ in range(levels - len(books)):
-        book = fit_centroids(residual, codes, KMEANS_ITERATIONS, SAMPLE_PER_CODE, generator)
-        residual -= book[assign(residual, book)]
+    residual = sample.clone()
+    if given is not None:
+        subtract_chosen(residual, books[0], given)
+    for level in range(levels - len(books)):
+        book = (
+            start[level]
+            if start is not None
+            else fit_centroids(residual, codes, KMEANS_ITERATIONS, SAMPLE_PER_CODE, generator)
+        )
+        subtract_chosen(residual, book, assign(residual, book))
         books.append(book)
     frozen = 0 if first is None else 1
     return _train(sample, books, frozen, given, training, generator)
@@ -135,22 +143,44 @@ def _train(
 
     if training.epochs == 0:
         return books
-    start = x_ND if first_N is None else x_ND - books[0][first_N]
+    start = x_ND
+    if first_N is not None:
+        start = x_ND.clone()
+        subtract_chosen(start, books[0], first_N)
     energy = float((start * start).sum(1).mean())
     step = training.learning_rate * float((start * start).mean().sqrt())
     learned = [book.clone().requires_grad_() for book in books[frozen:]]
-    optimizer = torch.optim.Adam(learned, lr=step)
+    adam = _Adam(learned)
     for epoch in range(training.epochs):
-        optimizer.param_groups[0]["lr"] = step * (1 - epoch / training.epochs)
+        rate = step * (1 - epoch / training.epochs)
         order = torch.randperm(len(x_ND), generator=generator)
         for begin in range(0, len(order), training.batch):
             loss = _loss(start[order[begin : begin + training.batch]], learned, energy, training.entropy_weight)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            adam.step(torch.autograd.grad(loss, learned), rate)
         with torch.no_grad():
             _revive_dead(start, learned)
     return [*books[:frozen], *(book.detach() for book in learned)]
+
+
+class _Adam:
+    """Adam (arXiv 1412.6980) with torch's own constants; torch.optim would import its compiler, for 70 MiB."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._parameters = parameters
+        self._first = [parameter.detach() * 0 for parameter in parameters]
+        self._second = [parameter.detach() * 0 for parameter in parameters]
+        self._steps = 0
+
+    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
+        """One update."""
+        self._steps += 1
+        rate, second_bias = rate / (1 - 0.9**self._steps), 1 - 0.999**self._steps
+        for parameter, gradient, first, second in zip(
+            self._parameters, gradients, self._first, self._second, strict=True
+        ):
+            first.mul_(0.9).add_(gradient, alpha=0.1)
+            second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            parameter.detach().addcdiv_(first, (second / second_bias).sqrt_().add_(1e-8), value=-rate)
 
 
 def _loss(residual_BD: Tensor, books: Sequence[Tensor], energy: float, entropy_weight: float) -> Tensor:
@@ -172,8 +202,15 @@ def _loss(residual_BD: Tensor, books: Sequence[Tensor], energy: float, entropy_w
 
 
 def _revive_dead(start_ND: Tensor, books: Sequence[Tensor]) -> None:
-    residual = start_ND
+    residual = start_ND.clone()
     for book in books:
         code = assign(residual, book)
         book.copy_(revive(residual, code, book))
-        residual = residual - book[code]
+        subtract_chosen(residual, book, code)
+
+
+def subtract_chosen(residual_ND: Tensor, book_KD: Tensor, code_N: Tensor) -> None:
+    """Take each point's centroid from it, in place and chunk by chunk: no second array of this size."""
+    for begin in range(0, len(residual_ND), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        residual_ND[rows] -= book_KD[code_N[rows]]

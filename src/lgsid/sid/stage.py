@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from lgsid.arrays import CodeArray, FloatArray, IntArray
@@ -13,8 +12,9 @@ from lgsid.artifact import RunFolder, atomic_path, write_json
 from lgsid.config import RunConfig, SidConfig
 from lgsid.errors import ArtifactError
 from lgsid.sid.base import Tokenizer
-from lgsid.sid.hierarchical import HierarchicalTokenizer
+from lgsid.sid.methods import make_tokenizer
 from lgsid.sid.quality import measure
+from lgsid.sid.table import sid_table
 from lgsid.sid.unique import UniqueCodes, make_unique
 
 
@@ -24,14 +24,22 @@ def tokenize_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     Writes ``tokenizer/``, ``sids.parquet`` and ``metrics.json``; returns the key figures.
     """
     items, emb_ND = load_inputs(run)
-    tokenizer = HierarchicalTokenizer(seed=config.seed, config=config.sid).fit(items, emb_ND)
-    raw_NL = tokenizer.transform(items, emb_ND)
-    unique = unique_codes(tokenizer, raw_NL, emb_ND, config.sid)
+    events = training_visits(run, config.sid)
+    tokenizer = make_tokenizer(config.sid, config.seed).fit(items, emb_ND, events)
+    return write_stage(run, tokenizer, items, emb_ND, events)
+
+
+def write_stage(
+    run: RunFolder, tokenizer: Tokenizer, items: pl.DataFrame, emb_ND: FloatArray, events: pl.DataFrame | None
+) -> Mapping[str, Any]:
+    """Give every item its SID by a fitted tokeniser, write the stage's files, and return the key figures."""
+    raw_NL = tokenizer.transform(items, emb_ND, events)
+    unique = unique_codes(tokenizer, raw_NL, items, emb_ND, events)
     folder = run.path("3_sid")
     tokenizer.save_pretrained(folder / "tokenizer")
     with atomic_path(folder / "sids.parquet") as path:
-        sid_table(items["item_id"], unique).write_parquet(path)
-    metrics = measure(items, emb_ND, raw_NL, unique.codes, tokenizer.books, float(unique.moved.mean()))
+        sid_table(items["item_id"], unique.codes, unique.collides, unique.levels).write_parquet(path)
+    metrics = measure(items, emb_ND, raw_NL, unique.codes, tokenizer, float(unique.moved.mean()))
     write_json(folder / "metrics.json", metrics)
     return key_figures(metrics)
 
@@ -52,26 +60,29 @@ def load_inputs(run: RunFolder) -> tuple[pl.DataFrame, FloatArray]:
     return items, emb_ND
 
 
-def unique_codes(tokenizer: Tokenizer, raw_NL: CodeArray, emb_ND: FloatArray, config: SidConfig) -> UniqueCodes:
-    """Unique codes of the items, moved as little as possible."""
-    book = tokenizer.books[-1]
-    norms = (book * book).sum(axis=1)
+def training_visits(run: RunFolder, config: SidConfig) -> pl.DataFrame | None:
+    """The earliest visits of a run, as many as a tokeniser may learn from; None where there are no events."""
+    path = run.path("1_data", "events.parquet")
+    if not path.exists():
+        return None
+    events = pl.read_parquet(path, columns=["user_id", "item_id", "timestamp"])
+    return events.filter(pl.col("timestamp") <= events["timestamp"].quantile(config.training_share, "lower"))
+
+
+def unique_codes(
+    tokenizer: Tokenizer,
+    raw_NL: CodeArray,
+    items: pl.DataFrame,
+    emb_ND: FloatArray,
+    events: pl.DataFrame | None = None,
+    taken_TM: CodeArray | None = None,
+) -> UniqueCodes:
+    """Unique codes of the items, moved as little as possible; ``taken_TM``: SIDs that are given away and stay."""
 
     def cost(rows: IntArray) -> FloatArray:
-        last = tokenizer.decode(raw_NL[rows]) - book[raw_NL[rows, -1]]
-        residual = emb_ND[rows] - last
-        distance: FloatArray = (residual * residual).sum(axis=1, keepdims=True) - 2 * residual @ book.T + norms
-        return distance
+        return tokenizer.last_level_distances(tokenizer.project(items[rows], emb_ND[rows], events), raw_NL[rows])
 
-    return make_unique(raw_NL, len(book), cost, config.unique)
-
-
-def sid_table(item_ids: pl.Series, unique: UniqueCodes) -> pl.DataFrame:
-    """The table of ``sids.parquet``: item_id, token_1 …, sid, collides (before disambiguation)."""
-    names = [f"token_{level}" for level in range(1, unique.codes.shape[1] + 1)]
-    tokens = pl.DataFrame(np.ascontiguousarray(unique.codes), schema=dict.fromkeys(names, pl.Int32))
-    text = pl.concat_str([pl.col(name).cast(pl.String) for name in names], separator="-")
-    return tokens.select(item_ids.alias("item_id"), *names, text.alias("sid"), pl.Series("collides", unique.collides))
+    return make_unique(raw_NL, len(tokenizer.books[-1]), cost, tokenizer.config.unique, taken_TM)
 
 
 def key_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
