@@ -147,9 +147,10 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.peak_mib = 0.0
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin a step."""
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def lap(self, name: str) -> None:
@@ -157,7 +158,7 @@ class Clock:
         self.seconds[f"{name}_seconds"] = time.perf_counter() - self._wall
         self.seconds[f"{name}_cpu_seconds"] = time.process_time() - self._cpu
         self.peak_mib = peak_memory_mib()
-        self._start()
+        self.start()
 
 
 def measured(tokenizer: Any, raw_NL: Any, inputs: Inputs, clock: Clock) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def measured(tokenizer: Any, raw_NL: Any, inputs: Inputs, clock: Clock) -> dict[
     levels, config, unique = len(tokenizer.books), tokenizer.config, {}
     for way in UNIQUE:
         tokenizer.config = config.model_copy(update={"unique": way})
-        clock._start()
+        clock.start()
         codes = unique_codes(tokenizer, raw_NL, items, emb_ND, events)
         clock.lap(way)
         error = squared_errors(emb_ND, codes.codes[:, :levels], tokenizer.decode)[-1]
@@ -318,7 +319,10 @@ def main() -> None:
     if args.job:
         what, *names, seed, part = args.job
         cell = Cell(*names, int(seed))
-        print(json.dumps(judge(cell)) if what == "judge" else fit(cell, part))
+        if what == "judge":
+            print(json.dumps(judge(cell)))
+        else:
+            fit(cell, part)
         return
     chosen = [Cell(*key) for key in itertools.product(args.configs, args.embeddings, args.methods, args.seeds)]
     for command in sorted({how_to_make(cell) for cell in chosen if not ready(cell)}):

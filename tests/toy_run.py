@@ -14,7 +14,9 @@ from lgsid.config import load_run_config
 from lgsid.pipeline import SID, execute
 
 
-def toy_run(folder: Path, items: pl.DataFrame | None = None, data: dict[str, Any] | None = None, **sid: Any) -> RunFolder:
+def toy_run(
+    folder: Path, items: pl.DataFrame | None = None, data: dict[str, Any] | None = None, **sid: Any
+) -> RunFolder:
     """A run of the given items (the toy catalogue), without alignment.
 
     Args:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from toy import toy_city
 
 from lgsid.artifact import RunFolder, read_json, write_json
-from lgsid.config import AlignConfig, AlignmentConfig, ReportConfig, RunConfig
+from lgsid.config import AlignConfig, AlignmentConfig, ReportConfig, RunConfig, SidConfig
 from lgsid.errors import ArtifactError, DataError
 from lgsid.evaluate import alignment as measured
 from lgsid.evaluate.alignment import alignment_figures, cosines, kept, nmi_by_level, semantic_similarity, spread
@@ -35,6 +35,7 @@ CONFIG = RunConfig(
     name="toy",
     report=ReportConfig(neighbours=(2, 5)),
     align=AlignConfig(alignment=AlignmentConfig(objective="gdpo")),
+    sid=SidConfig(codes=4, epochs=0),
 )
 
 

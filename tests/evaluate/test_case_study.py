@@ -23,7 +23,7 @@ CONFIG = RunConfig(name="toy", sid=SidConfig(codes=4, epochs=0))
 def catalogue(sizes: dict[tuple[str, str], int]) -> pl.DataFrame:
     """Toy items, some of whose cities and categories are replaced: so many of each (city, category)."""
     pairs = [pair for pair, count in sizes.items() for _ in range(count)]
-    items = toy_items(per_city=-(-len(pairs) // 3)).head(len(pairs))
+    items = toy_items(per_city=4 * -(-len(pairs) // 12)).head(len(pairs))
     return items.with_columns(
         city=pl.Series([city for city, _ in pairs]), category=pl.Series([kind for _, kind in pairs]),
         province=pl.lit("P"),

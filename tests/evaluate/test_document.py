@@ -44,7 +44,7 @@ def document(*blocks: Block, title: str = "T") -> Document:
 class Reader(HTMLParser):
     """Collects text and attributes, and checks that tags are closed in order."""
 
-    VOID = frozenset({"meta", "link", "img", "br"})
+    VOID = frozenset({"meta", "link", "img", "br", "input"})
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -187,9 +187,7 @@ def test_lenient_runs_keep_the_rejects(made: Path, tmp_path: Path, monkeypatch: 
     assert pl.read_parquet(run.path(FOLDER, "rejects_items.parquet"))["item_id"].to_list() == ["i201"]
 
 
-def test_regions_are_filled_from_the_catalogue(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_regions_are_filled_from_the_catalogue(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LGSID_CACHE", str(made / "cache"))
     run = toy_run(tmp_path, catalogue().head(200), data={"fill_regions": True})
     bare = later().with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in ("province", "city", "district"))
@@ -282,9 +280,7 @@ def test_closed_items_keep_their_row_and_their_sid(run: RunFolder, tmp_path: Pat
 
 def test_a_closed_sid_is_reused_on_request_only(run: RunFolder) -> None:
     table = sid_catalogue(run)
-    item_id, was = next(
-        (row["item_id"], row["sid"]) for row in table.filter(~pl.col("collides")).iter_rows(named=True)
-    )
+    item_id, was = next((row["item_id"], row["sid"]) for row in table.filter(~pl.col("collides")).iter_rows(named=True))
     twin = known([item_id]).with_columns(item_id=pl.lit("twin"))
     assign_in_run(run, twin, pl.Series([item_id]), reuse_closed=True)
     assert sid_catalogue(run).filter(pl.col("item_id") == "twin")["sid"].to_list() == [was]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from lgsid.arrays import IntArray
@@ -199,6 +200,11 @@ def test_too_few_items_are_refused_before_anything_is_trained() -> None:
     with pytest.raises(ConfigError, match="7 points cannot fill 8 codes"):
         trained(points(7))
     assert len(trained(points(8)).books_LKC) == 3
+
+
+def test_diversity_without_a_gradient_is_refused() -> None:
+    with pytest.raises(ValidationError, match="got diversity 0.1 with codebook 'ema'"):
+        AutoencoderConfig(codebook="ema", diversity=0.1)
 
 
 def test_random_numbers_of_others_are_left_alone() -> None:

@@ -23,7 +23,7 @@ SMALL = SidConfig(
     levels=3,
     codes=8,
     gnpr=GnprConfig(
-        hidden=(64,), latent=8, dropout=0.0, region_deg=0.9, steps=300, warm_steps=120, batch=64, learning_rate=5e-3
+        hidden=(64,), latent=8, dropout=0.0, region_deg=0.9, steps=100, warm_steps=50, batch=64, learning_rate=1e-2
     ),
 )
 NOON = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)

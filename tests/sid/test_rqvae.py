@@ -22,7 +22,7 @@ SMALL = SidConfig(
     method="rqvae",
     levels=3,
     codes=8,
-    rqvae=RqVaeConfig(hidden=(64,), latent=8, steps=300, warm_steps=120, batch=64, learning_rate=5e-3),
+    rqvae=RqVaeConfig(hidden=(64,), latent=8, steps=100, warm_steps=50, batch=64, learning_rate=1e-2),
 )
 
 

@@ -18,7 +18,7 @@ SMALL = SidConfig(
     method="unified",
     levels=3,
     codes=8,
-    unified=UnifiedConfig(hidden=(64,), latent=8, steps=300, warm_steps=120, batch=64, learning_rate=5e-3),
+    unified=UnifiedConfig(hidden=(64,), latent=8, steps=100, warm_steps=50, batch=64, learning_rate=1e-2),
 )
 
 

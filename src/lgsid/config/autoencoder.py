@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lgsid.config.base import Strict
 
@@ -37,7 +37,8 @@ class AutoencoderConfig(Strict):
     ema_decay: float = Field(default=0.99, gt=0, lt=1)
     """Of the moving averages."""
     diversity: float = Field(default=0.0, ge=0)
-    """Weight of the KL divergence from the soft code frequencies to uniform, summed over levels."""
+    """Weight of the KL divergence from the soft code frequencies to uniform, summed over levels; it moves codebooks by
+    gradient."""
     revive_steps: int = Field(default=50, ge=1)
     """A code that no item had for so many updates is moved onto an item."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
@@ -46,6 +47,15 @@ class AutoencoderConfig(Strict):
     """How often they are looked at."""
     patience: int = Field(default=3, ge=1)
     """Stop after so many looks without a better reconstruction."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.codebook == "ema" and self.diversity > 0:
+            raise ValueError(
+                f"got diversity {self.diversity:g} with codebook 'ema', which no gradient moves; "
+                "expected diversity 0, or codebook 'gradient'"
+            )
+        return self
 
 
 class RqVaeConfig(AutoencoderConfig):

@@ -19,7 +19,7 @@
       group.node.open = words.length > 0 && here > 0;
       found += here;
     }
-    said.textContent = words.length ? `${found.toLocaleString("en")} tokens` : "";
+    said.textContent = words.length ? `${found.toLocaleString("en")} token${found === 1 ? "" : "s"}` : "";
   };
   const reveal = () => {
     const target = document.getElementById(location.hash.slice(1));

@@ -3,7 +3,7 @@
 One file that fetches nothing. Regions (or leading categories) unfold to tokens, tokens to meanings, all of it plain
 HTML; a small script adds a search box, and without it nothing else is missing. Catalogue text is escaped.
 
-The page stays below `MOST_BYTES` however large the codebooks are: less is said of each token where there are many.
+The page stays below `MOST_BYTES` for up to some 10,000 tokens: less is said of each one where there are many.
 """
 
 from __future__ import annotations
@@ -185,7 +185,18 @@ def _count(count: int, noun: str) -> str:
 
 
 def _token(book: _Book, level: int, token: Token, average: float) -> str:
+    width = 2 * _NAME_WIDTH if book.detail.values else _NAME_WIDTH
+    return (
+        f'<details class="token" id="t{level}-{token.code}"><summary><span class="code">{token.code}</span> '
+        f'{escape(short(token.label, width))} <span class="load">{token.items:,}</span></summary>'
+        f"{_meaning(book, level, token, average)}</details>"
+    )
+
+
+def _meaning(book: _Book, level: int, token: Token, average: float) -> str:
     detail = book.detail
+    if not detail.values:
+        return ""
     following = book.following.get((level, token.code), ())[: detail.following]
     rows = [
         ("load", f"{_count(token.items, 'item')}, {number(token.items / average, 2)} × the average"),
@@ -194,19 +205,15 @@ def _token(book: _Book, level: int, token: Token, average: float) -> str:
         ("examples", escape(" · ".join(short(title, _TITLE_WIDTH) for title in token.examples[: detail.examples]))),
         ("followed by", _links(book.results, level + 1, following)),
     ]
-    meaning = "".join(f"<dt>{term}</dt><dd>{value}</dd>" for term, value in rows if value)
-    return (
-        f'<details class="token" id="t{level}-{token.code}"><summary><span class="code">{token.code}</span> '
-        f'{escape(short(token.label, 2 * _NAME_WIDTH))} <span class="load">{token.items:,}</span></summary>'
-        f'<dl class="meaning">{meaning}</dl></details>'
-    )
+    told = "".join(f"<dt>{term}</dt><dd>{value}</dd>" for term, value in rows if value)
+    return f'<dl class="meaning">{told}</dl>'
 
 
 def _place_rows(token: Token, detail: _Detail) -> list[tuple[str, str]]:
     if not token.place:
         return []
     names = region_names(token.regions)
-    rows = [(level, _shares(shares[: max(detail.values, 1)])) for level, shares in names.items()]
+    rows = [(level, _shares(shares[: detail.values])) for level, shares in names.items()]
     if token.centre_deg is None:
         return rows
     lat, lon = token.centre_deg

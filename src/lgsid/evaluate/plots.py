@@ -153,8 +153,11 @@ def drawable(text: str) -> bool:
 
 def short(text: str, width: int) -> str:
     """The text on one line, cut to a width in columns (a Chinese character takes two)."""
+    text = " ".join(text.split())
+    if text.isascii():
+        return text if len(text) <= width else text[:width].rstrip() + "…"
     kept, used = "", 0
-    for character in " ".join(text.split()):
+    for character in text:
         used += display_width(character)
         if used > width:
             return kept.rstrip() + "…"

@@ -12,8 +12,8 @@ hard codes have no gradient.
 
 All codes stay in use: inputs are centred and scaled to unit variance; encoder and decoder are trained alone for a
 while; then the space of the codebooks gets unit variance and the codebooks start as k-means of residuals; a code that
-nobody uses moves onto a residual, in training and, looking at all items, at the end. The loop is `lgsid.trainer.fit`,
-in one process on the CPU; it keeps the parameters that reconstruct held-out items best.
+nobody uses moves onto a residual, in training and, looking at up to 512 items a code, at the end. The loop is
+`lgsid.trainer.fit`, in one process on the CPU; it keeps the parameters that reconstruct held-out items best.
 
 Axes: N items, I inputs, C dimensions of the codebooks, L levels, K codes, B batch.
 """
@@ -21,7 +21,7 @@ Axes: N items, I inputs, C dimensions of the codebooks, L levels, K codes, B bat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np

@@ -86,7 +86,7 @@ class Explanation:
         if token is None:
             return [f"  token {level + 1} = {code}: tells apart items that share the tokens before it"]
         lines = [f"  token {level + 1} = {code}: {meaning_text(token)}"]
-        if level < len(self.typical):
+        if level < len(self.typical) and token.items > 1:
             lines.append(f"    {self.typical[level].text(token.place)}")
         return lines
 

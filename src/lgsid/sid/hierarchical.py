@@ -23,9 +23,8 @@ from lgsid.sid import doorway
 from lgsid.sid.base import Tokenizer
 from lgsid.sid.features import GeoFeatures
 
-WARM_ITERATIONS, WARM_EPOCHS, WARM_RATE = 5, 5, 0.2
-"""A fit that begins from another one: iterations of k-means, at most so many passes of training, at such a share of the
-step size."""
+WARM_EPOCHS, WARM_RATE = 5, 0.2
+"""A fit that begins from another one trains for at most so many passes, at such a share of the step size."""
 
 
 class HierarchicalTokenizer(Tokenizer):
@@ -85,15 +84,15 @@ class HierarchicalTokenizer(Tokenizer):
         """
         import torch
 
-        from lgsid.sid.kmeans import assign, fit_centroids, means
-        from lgsid.sid.residual import SAMPLE_PER_CODE, Training, decode, encode, fit_residual
+        from lgsid.sid.kmeans import assign, means
+        from lgsid.sid.residual import Training, decode, encode, fit_residual
+        from lgsid.sid.warm import follow
 
         config, x = self.config, torch.from_numpy(emb_ND)
         generator = torch.Generator().manual_seed(self.seed)
         self._features = GeoFeatures.fit(items, config.features).keeping(start._features)
         features_NF = torch.from_numpy(self._features.transform(items))
-        before = torch.from_numpy(start._regions_KF)
-        regions_KF = fit_centroids(features_NF, config.codes, WARM_ITERATIONS, SAMPLE_PER_CODE, generator, before)
+        regions_KF = follow(features_NF, torch.from_numpy(start._regions_KF), generator)
         self._regions_KF, first_N = regions_KF.numpy(), assign(features_NF, regions_KF)
         old = [torch.from_numpy(book) for book in start.books]
         books = [means(x, first_N, old[0][:, : x.shape[1]])]
