@@ -47,7 +47,7 @@ def runs() -> str:
 
 def quantisers(least_items: int = 0) -> str:
     """Residual codebooks beside faiss."""
-    order = ("lgsid", "lgsid-kmeans", "faiss-kmeans", "faiss-rq")
+    order = ("lgsid", "lgsid-kmeans", "faiss-kmeans", "faiss-rq", "vq-pytorch", "cornac")
 
     def place(cell: Cell) -> tuple[str, int, int]:
         return cell["dataset"].split("_")[0], cell["metrics"]["items"], order.index(cell["method"])
@@ -71,6 +71,21 @@ def quantisers(least_items: int = 0) -> str:
         ])  # fmt: skip
     header = "vectors | method | fit s | assign s | peak MiB (input) | error | use | bits 1 / 2 / 3 | share colliding"
     return table(header + " | 1 − distinct", rows)
+
+
+def quantiser_peers() -> str:
+    """20,000 vectors beside all peers, before and after reassignment of the last level."""
+    rows = []
+    for cell in cells("bench", "quantisers-*_20000-*.json"):
+        m = cell["metrics"]
+        rows.append([
+            cell["dataset"].split("_")[0], f"`{cell['method']}`", f"{m['cpu_seconds']:.0f}",
+            f"{m['peak_mib'] * 1.048576:,.0f}", f"{m['relative_error']:.4f}", f"{m['collision_unique']:.3f}",
+            " / ".join(f"{bits:.2f}" for bits in m["entropy_bits"]), f"{m['relative_error_unique']:.4f}",
+            f"+{m['relative_error_unique'] / m['relative_error'] - 1:.1%}", f"{m['collision_unique_after']:.3f}",
+        ])  # fmt: skip
+    header = "vectors | method | fit CPU s | peak MB | error | 1 − distinct | bits 1 / 2 / 3 | error, reassigned"
+    return table(header + " | cost | 1 − distinct, reassigned", rows)
 
 
 def quantisers_million() -> str:
@@ -181,6 +196,7 @@ def claims() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "runs": runs,
     "quantisers": quantisers,
+    "quantiser-peers": quantiser_peers,
     "quantisers-million": quantisers_million,
     "tokeniser-scale": tokeniser_scale,
     "claims": claims,

@@ -203,7 +203,7 @@ def test_too_few_items_are_refused_before_anything_is_trained() -> None:
 
 
 def test_diversity_without_a_gradient_is_refused() -> None:
-    with pytest.raises(ValidationError, match="got diversity 0.1 with codebook 'ema'"):
+    with pytest.raises(ValidationError, match=r"got diversity 0\.1 with codebook 'ema'"):
         AutoencoderConfig(codebook="ema", diversity=0.1)
 
 

@@ -19,12 +19,14 @@ from lgsid.sid.base import Tokenizer
 from lgsid.sid.methods import METHODS, load_tokenizer, make_tokenizer, tokenizer_class
 from lgsid.sid.quality import squared_errors
 
-NETWORK = {"hidden": (32,), "latent": 8, "steps": 40, "warm_steps": 15, "batch": 64, "validations": 2}
+NETWORK = {
+    "hidden": (64,), "latent": 8, "steps": 100, "warm_steps": 50, "batch": 64, "learning_rate": 1e-2, "validations": 2,
+}  # fmt: skip
 SMALL: dict[str, Any] = {
     "levels": 3, "codes": 8, "epochs": 3, "batch": 64, "rqvae": NETWORK, "unified": NETWORK, "gnpr": NETWORK,
 }  # fmt: skip
-CODED_BY_MEANING = {"rqvae": 0.9, "rqvae_ngram": 0.9, "unified": 0.9, "gnpr": 0.9, "random": 1.01}
-"""Reconstruction error allowed after a training of moments; 0.25 where nothing else is said."""
+LARGEST_ERROR = {"random": 1.01}
+"""Relative reconstruction error allowed; 0.25 where nothing else is said."""
 Make = Callable[..., Tokenizer]
 
 
@@ -79,7 +81,7 @@ def test_decode_is_near_the_embedding(make: Make, city: tuple[pl.DataFrame, Floa
     decoded = tokenizer.decode(tokenizer.transform(items, emb))
     error = ((decoded - emb) ** 2).sum(1).mean() / ((emb - emb.mean(0)) ** 2).sum(1).mean()
     assert decoded.dtype == np.float32
-    assert error < CODED_BY_MEANING.get(tokenizer.method, 0.25)
+    assert error < LARGEST_ERROR.get(tokenizer.method, 0.25)
 
 
 def test_explanations_cover_every_token_in_use(make: Make, city: tuple[pl.DataFrame, FloatArray]) -> None:

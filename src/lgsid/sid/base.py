@@ -210,7 +210,10 @@ class Tokenizer(ABC):
         stored = read_json(folder / "config.json")
         if stored.get("method") != cls.method or stored.get("format") != FORMAT:
             raise ArtifactError(f"{folder} does not hold a {cls.method!r} tokeniser of format {FORMAT}", REFIT)
-        tokenizer = cls(seed=stored["seed"], config=SidConfig.model_validate(stored["config"]))
+        try:
+            tokenizer = cls(seed=stored["seed"], config=SidConfig.model_validate(stored["config"]))
+        except ValueError as error:  # pydantic's ValidationError is one
+            raise ArtifactError(f"{folder}/config.json has options of another version: {error}", REFIT) from error
         tensors = dict(_tensors(folder / "codebooks.safetensors"))
         names = [f"level_{level}" for level in range(1, len(stored["sizes"]) + 1)]
         if [len(tensors.get(name, ())) for name in names] != stored["sizes"]:

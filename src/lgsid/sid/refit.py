@@ -1,9 +1,9 @@
 """A refit on the catalogue as it is now, that keeps as many SIDs as it can, and says which ones changed.
 
 The new run holds the open items of the old one, with their embeddings: the encoder is not trained again. The tokeniser
-begins from the old codebooks where its method can (`Tokenizer.warm`). Then the new codes of each level are renumbered so
-that as many items as possible keep their token (`lgsid.sid.matching`), and ``3_sid/mapping.parquet`` leads from the old
-SIDs to the new ones.
+begins from the old codebooks where its method can (`Tokenizer.warm`). Then the new codes of each level are renumbered
+so that as many items as possible keep their token (`lgsid.sid.matching`), and ``3_sid/mapping.parquet`` leads from the
+old SIDs to the new ones.
 
 Axes: N items, D embedding dimensions, L levels, K codes of a level.
 """
@@ -242,7 +242,7 @@ def mapping(old: pl.DataFrame, new: pl.DataFrame, levels: int) -> pl.DataFrame:
         item_id, old_sid, new_sid (null for an item that is closed), kept, and tokens_kept: how many of the first
         ``levels`` tokens are the same, place by place.
     """
-    names = token_columns(levels)
+    names = [name for name in token_columns(levels) if name in old.columns]
     now = new.select("item_id", pl.col("sid").alias("new_sid"), *(pl.col(name).alias(f"new_{name}") for name in names))
     both = old.join(now, on="item_id", how="left", maintain_order="left")
     same = [(pl.col(name) == pl.col(f"new_{name}")).fill_null(False).alias(f"{name}_kept") for name in names]
@@ -259,7 +259,7 @@ def mapping(old: pl.DataFrame, new: pl.DataFrame, levels: int) -> pl.DataFrame:
 def kept_shares(table: pl.DataFrame, levels: int) -> dict[str, Any]:
     """Shares of the open items that keep their SID, and their token of each level."""
     still = table.filter(pl.col("new_sid").is_not_null())
-    names = [f"{name}_kept" for name in token_columns(levels)]
+    names = [name for name in (f"{name}_kept" for name in token_columns(levels)) if name in table.columns]
     return {
         "sids_kept": float(still["kept"].cast(pl.Float64).to_numpy().mean()),
         "tokens_kept": [float(still[name].cast(pl.Float64).to_numpy().mean()) for name in names],
