@@ -107,6 +107,33 @@ def test_explain_speaks_of_places(finished: Path) -> None:
     assert "neither an item id nor a SID" in unknown.stderr
 
 
+def test_new_items_get_sids_and_a_refit_maps_them(finished: Path, tmp_path: Path) -> None:
+    run, cache = tmp_path / "run", finished.parent / "cache"
+    shutil.copytree(finished, run)
+    items = pl.read_parquet(run / "1_data/items.parquet")
+    new = items.head(30).with_columns(item_id=pl.lit("new-") + pl.col("item_id"))
+    new.write_csv(tmp_path / "new.csv")
+    items.tail(2).select("item_id").write_csv(tmp_path / "closed.csv")
+    call = ("assign", run, tmp_path / "new.csv", "--closed", tmp_path / "closed.csv")
+    first = lgsid(*call, cache=cache)
+    assert first.returncode == 0, first.stderr
+    assert "new 30 · " in first.stdout
+    assert "closed 2" in first.stdout
+    assert "refit is due" in first.stdout
+    again = json.loads(lgsid(*call, "--json", cache=cache).stdout)
+    assert (again["new"], again["written"], again["items"]) == (0, False, 428)
+
+    refitted = lgsid("refit", run, "--out", tmp_path / "later", cache=cache)
+    assert refitted.returncode == 0, refitted.stderr
+    assert "keep their SID" in refitted.stdout
+    mapping = pl.read_parquet(tmp_path / "later/3_sid/mapping.parquet")
+    assert len(mapping) == 430
+    assert mapping["new_sid"].null_count() == 2
+    nothing = lgsid("assign", run)
+    assert nothing.returncode == 1
+    assert "neither new items nor closed ones" in nothing.stderr
+
+
 def test_commands_of_a_folder_that_is_no_run(tmp_path: Path) -> None:
     result = lgsid("tokenize", tmp_path)
     assert result.returncode == 1

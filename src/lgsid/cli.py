@@ -139,6 +139,43 @@ def describe(
 
 
 @app.command()
+def assign(
+    run: Run,
+    new_items: Annotated[
+        Path | None, typer.Argument(metavar="[NEW_ITEMS]", help="An items table: new items, and changed ones.")
+    ] = None,
+    closed: Annotated[Path | None, typer.Option("--closed", help="A table of the item_id of closed items.")] = None,
+    recode_changed: Annotated[bool, typer.Option("--recode-changed", help="Changed items get a new SID.")] = False,
+    reuse_closed: Annotated[
+        bool, typer.Option("--reuse-closed", help="New items may get a closed item's SID.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give new items their SIDs without changing any other, note changed and closed items, and measure the drift."""
+    from lgsid.artifact import RunFolder
+    from lgsid.sid.assign import assign_in_run
+
+    result = assign_in_run(RunFolder(run), new_items, closed, recode_changed=recode_changed, reuse_closed=reuse_closed)
+    _output(result, as_json, lambda: _assign_lines(result))
+
+
+@app.command()
+def refit(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new run.")],
+    cold: Annotated[bool, typer.Option("--cold", help="Begin from nothing; few SIDs stay the same.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the tokeniser again on the items as they are now, keep as many SIDs as possible, and map old ones to new."""
+    from lgsid.artifact import RunFolder
+    from lgsid.pipeline import STAGES
+    from lgsid.sid.refit import refit_run
+
+    result = refit_run(RunFolder(run), RunFolder(out), STAGES, warm=not cold)
+    _output(result, as_json, lambda: _refit_lines(result))
+
+
+@app.command()
 def explain(
     run: Run,
     what: Annotated[
@@ -167,6 +204,27 @@ def doctor(as_json: AsJson = False) -> None:
     )
     if any(check.state == "missing" for check in checks):
         sys.exit(1)
+
+
+def _assign_lines(result: Mapping[str, Any]) -> list[str]:
+    counts = ("new", "raw_code_taken", "changed", "would_get_another_sid", "recoded", "closed", "reopened", "unchanged")
+    lines = [" · ".join(f"{name} {result[name]:,}" for name in counts)]
+    lines += [
+        f"{change['item_id']} moved {change['moved_km']:.1f} km and keeps {change['sid']}; now it would be "
+        f"{change['sid_now']}"
+        for change in result["changes"]
+    ]
+    if result["drift"] is not None:
+        lines.append(result["drift"]["verdict"])
+    return lines if result["written"] else [*lines, "nothing new: no file was changed"]
+
+
+def _refit_lines(result: Mapping[str, Any]) -> list[str]:
+    tokens = ", ".join(f"level {level} {share:.1%}" for level, share in enumerate(result["tokens_kept"], start=1))
+    return [
+        f"{result['items']:,} items; {result['sids_kept']:.1%} keep their SID (tokens: {tokens})",
+        f"mapping: {result['mapping']}",
+    ]
 
 
 def _estimate_lines(estimate: Mapping[str, Any]) -> list[str]:

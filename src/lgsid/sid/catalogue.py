@@ -117,7 +117,8 @@ def merged_sids(base: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
     tokens = [name for name in both.columns if name.startswith("token_")]
     both = both.with_columns(pl.col(tokens).fill_null(0))
     # an extra token that nobody needs is no column
-    tokens = sorted(name for name in tokens if name in base.columns or both[name].any())
+    tokens = [name for name in tokens if name in base.columns or (both[name] > 0).any()]
+    tokens.sort(key=lambda name: int(name.removeprefix("token_")))
     return both.select("item_id", *tokens, "sid", "collides", "status", "when")
 
 
