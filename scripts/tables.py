@@ -10,39 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable
 
 from alignment_tables import ablation, efficiency, rewards, shipped, strangers, training_step
-from cells import REPOSITORY, Cell, cells, mean_sd, table
+from cells import REPOSITORY, Cell, cells, table
 from sid_tables import TABLES as SID_TABLES
 
 BLOCK = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
-
-
-def runs() -> str:
-    """Key figures of the whole pipeline, one row a catalogue, over seeds."""
-    rows = []
-    for name in ("demo", "fsq-nyc", "gowalla-nyc", "yelp-3states"):
-        group = [cell["metrics"] for cell in cells("tokenizers", f"{name}-hgit-*.json")]
-        if not group:
-            continue
-
-        def over(key: str, digits: int, group: list[Cell] = group) -> str:
-            return mean_sd([metrics[key] for metrics in group], digits)
-
-        rows.append([
-            f"`{name}`", f"{group[0]['items']:,}",
-            " / ".join(over(f"{level}_at_5", 2) for level in ("province", "city", "district")),
-            over("province_purity", 3), over("radius_km_median", 2),
-            f"{min(min(metrics['utilisation']) for metrics in group):.0%}",
-            f"{statistics.fmean(min(metrics['entropy_bits']) for metrics in group):.2f}",
-            over("collision_share", 3), f"{max(metrics['collision_share_final'] for metrics in group):.0f}",
-            mean_sd([metrics["relative_error"][-1] for metrics in group], 3), over("relative_error_unique", 3),
-        ])  # fmt: skip
-    header = "catalogue | items | P / C / T@5 | province purity | radius km | least use | least bits | raw collisions"
-    return table(header + " | final | error | error, unique", rows)
 
 
 def quantisers(least_items: int = 0) -> str:
@@ -194,7 +169,6 @@ def claims() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "runs": runs,
     "quantisers": quantisers,
     "quantiser-peers": quantiser_peers,
     "quantisers-million": quantisers_million,

@@ -38,7 +38,10 @@ def arrived(fit: Fit, items: pl.DataFrame, emb: FloatArray) -> Assigned:
     if "token_4" not in table.columns:
         table = table.with_columns(pl.lit(0, dtype=pl.Int32).alias("token_4"))
     table = table.with_columns(
-        pl.lit(NEW).alias("status"), pl.lit(1, dtype=pl.Int64).alias("when"), pl.col("sid").alias("raw"), sid_now=pl.col("sid")
+        pl.lit(NEW).alias("status"),
+        pl.lit(1, dtype=pl.Int64).alias("when"),
+        pl.col("sid").alias("raw"),
+        sid_now=pl.col("sid"),
     ).with_columns(pl.lit(None, dtype=pl.Float64).alias("moved_km"))
     return Assigned(items, emb, table, pl.DataFrame(), 1)
 
@@ -126,6 +129,8 @@ def test_changed_and_closed_items_count(fit: Fit) -> None:
 
 
 def test_a_catalogue_that_grew_much_is_due(fit: Fit) -> None:
-    report = drift_report(fit, arrived(fit, ITEMS.tail(-FITTED), EMB[FITTED:]), TOKENIZER, None)
+    more = ITEMS.tail(-FITTED)
+    twice = pl.concat([more, more.with_columns(item_id=pl.col("item_id") + "b")])
+    report = drift_report(fit, arrived(fit, twice, np.concatenate([EMB[FITTED:]] * 2)), TOKENIZER, None)
     assert signals(report)["growth"]["due"]
-    assert "grew by 28.0%" in signals(report)["growth"]["words"]
+    assert "grew by 56.0%" in signals(report)["growth"]["words"]

@@ -19,7 +19,7 @@ from lgsid.pipeline import SID, STAGES, execute, plan
 from lgsid.sid.assign import assign_in_run, assign_new
 from lgsid.sid.catalogue import current_catalogue, map_embeddings, sid_catalogue
 from lgsid.sid.hierarchical import HierarchicalTokenizer
-from lgsid.sid.methods import load_tokenizer, make_tokenizer
+from lgsid.sid.methods import METHODS, load_tokenizer, make_tokenizer
 from lgsid.sid.refit import kept_shares, mapping, refit_run, refit_tokenizer
 from lgsid.sid.stage import unique_codes
 from lgsid.sid.table import sid_table
@@ -176,6 +176,25 @@ def test_numbers_that_follow_from_the_items_stay() -> None:
         assert {code: meaning.items for code, meaning in tokenizer.tokens.meanings[level].items()} == dict(
             enumerate(counts.tolist())
         )
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_is_refitted_and_keeps_its_codes_where_nothing_changes(method: str) -> None:
+    """Fitted again on the same items, the codes are the same, whatever numbers they had meanwhile."""
+    network = {"hidden": (32,), "latent": 8, "steps": 30, "warm_steps": 10, "batch": 64, "validations": 1}
+    small = {"levels": 3, "codes": 8, "epochs": 2, "rqvae": network, "unified": network, "gnpr": network}
+    config = RunConfig(sid=SidConfig(method=method, **small))  # type: ignore[arg-type]
+    old = make_tokenizer(config.sid, 0).fit(ITEMS, EMB)
+    codes = old.transform(ITEMS, EMB)
+    fixed = {"random": (1, 2, 3), "geo_grid": (1,)}.get(method, ())
+    for level in {1, 2, 3} - set(fixed):
+        old.relabel(level, np.roll(np.arange(8), level).astype(np.int32))
+    now = old.transform(ITEMS, EMB)
+    assert (now != codes).any() or len(fixed) == 3
+    tokenizer = refit_tokenizer(
+        old, config, ITEMS, EMB, sid_table(ITEMS["item_id"], now, np.zeros(512, bool), 3), warm=False
+    )
+    assert np.array_equal(tokenizer.transform(ITEMS, EMB), now)
 
 
 def test_stage_names() -> None:

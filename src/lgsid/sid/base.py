@@ -12,6 +12,7 @@ Axes: N items, D embedding dimensions, C dimensions of the space of the codebook
 
 from __future__ import annotations
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -95,6 +96,7 @@ class Tokenizer(ABC):
         codes_NL = np.empty((len(items), len(self.books)), dtype=np.int32)
         for rows in chunks(len(items)):
             codes_NL[rows] = self._codes(*self._project(items[rows], emb_ND[rows], events))
+            release_pages(emb_ND)
         return codes_NL
 
     def project(self, items: pl.DataFrame, emb_ND: FloatArray, events: pl.DataFrame | None = None) -> FloatArray:
@@ -176,6 +178,7 @@ class Tokenizer(ABC):
         old_K = np.argsort(permutation_K)
         self.books[level - 1] = np.ascontiguousarray(self.books[level - 1][old_K])
         self._reorder(level, old_K)
+        self._restore(*self._state())  # what holds the codebooks a second time takes up the new ones
         meanings = self.tokens.meanings.get(level, {})
         renamed = {int(permutation_K[code]): meaning for code, meaning in meanings.items()}
         self.tokens = TokenBook({**self.tokens.meanings, level: dict(sorted(renamed.items()))})
@@ -292,6 +295,13 @@ def check_lengths(items: pl.DataFrame, emb_ND: FloatArray) -> None:
     """Refuse embeddings that are not one per item."""
     if len(items) != len(emb_ND):
         raise DataError(f"got {len(items)} items and {len(emb_ND)} embeddings, expected one embedding per item")
+
+
+def release_pages(emb_ND: FloatArray) -> None:
+    """Let go of the pages of a memory-mapped array that have been read, so that memory does not grow to its size."""
+    # not of a private copy ("c"), whose changes would go with the pages
+    if isinstance(emb_ND, np.memmap) and emb_ND.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        emb_ND._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def chunks(size: int) -> Iterator[slice]:

@@ -45,7 +45,7 @@ MOST_GROWTH, FULL = 2.0, 3.0
 """A token overflows when it holds so many times the items it was fitted with, and so many times the average."""
 MOST_CHANGED = 0.05
 """Share of all items that would get another SID now."""
-MOST_NEW = 0.25
+MOST_NEW = 0.5
 """New items as a share of the fitted ones."""
 NAMES = 10
 """Unseen names that are listed by level."""
@@ -133,20 +133,20 @@ def _distances(
 
 
 def _load(fitted_N: CodeArray, now_N: CodeArray, size: int) -> dict[str, Any]:
-    """Load of one level's tokens at the fit and now, and the token that grew most among the fuller half."""
+    """Load of one level's tokens at the fit and now, and the token that grew most of those above the average."""
     before, after = np.bincount(fitted_N, minlength=size), np.bincount(now_N, minlength=size)
     growth = np.where(after >= after.mean(), after / np.maximum(before, 1), 0)
     token = int(growth.argmax())
     use = {"fitted": level_use(fitted_N, size), "now": level_use(now_N, size)} if len(now_N) else {}
     return {
         **{f"{name}_{when}": level[name] for when, level in use.items() for name in ("gini", "entropy_bits")},
+        "overflow": float(growth.max(where=after > FULL * after.mean(), initial=0)),
         "newly_used": int(((before == 0) & (after > 0)).sum()),
         "largest_growth": {
             "token": token,
             "fitted": int(before[token]),
             "now": int(after[token]),
             "times": float(growth[token]),
-            "times_average": float(after[token] / max(after.mean(), 1e-12)),
         },
     }
 
@@ -220,11 +220,10 @@ def _signals(counts: dict[str, int], measured: dict[str, Any]) -> Iterator[dict[
     yield _signal(
         "load", rise, MOST_GINI, "the Gini coefficient of some level's load rose by {value:.3f} (limit {limit})"
     )
-    full = [load["largest_growth"] for load in loads if load["largest_growth"]["times_average"] > FULL]
     yield _signal(
-        "overflow", max((token["times"] for token in full), default=0.0), MOST_GROWTH,
-        f"the token that grew most, of those with over {FULL:.0f} times the average load, holds {{value:.2f}} times "
-        "the items it was fitted with (limit {limit:.1f})",
+        "overflow", max((load["overflow"] for load in loads), default=0.0), MOST_GROWTH,
+        f"a token with over {FULL:.0f} times the average load holds {{value:.2f}} times the items it was fitted with "
+        "(limit {limit:.1f})",
     )  # fmt: skip
     yield _signal(
         "changed", measured["changes"]["of_all"], MOST_CHANGED,

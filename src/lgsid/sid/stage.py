@@ -11,7 +11,7 @@ from lgsid.arrays import CodeArray, FloatArray, IntArray
 from lgsid.artifact import RunFolder, atomic_path, write_json
 from lgsid.config import RunConfig, SidConfig
 from lgsid.errors import ArtifactError
-from lgsid.sid.base import Tokenizer
+from lgsid.sid.base import Tokenizer, release_pages
 from lgsid.sid.methods import make_tokenizer
 from lgsid.sid.quality import measure
 from lgsid.sid.table import sid_table
@@ -80,7 +80,9 @@ def unique_codes(
     """Unique codes of the items, moved as little as possible; ``taken_TM``: SIDs that are given away and stay."""
 
     def cost(rows: IntArray) -> FloatArray:
-        return tokenizer.last_level_distances(tokenizer.project(items[rows], emb_ND[rows], events), raw_NL[rows])
+        x_nC = tokenizer.project(items[rows], emb_ND[rows], events)
+        release_pages(emb_ND)
+        return tokenizer.last_level_distances(x_nC, raw_NL[rows])
 
     return make_unique(raw_NL, len(tokenizer.books[-1]), cost, tokenizer.config.unique, taken_TM)
 
