@@ -11,7 +11,6 @@ adds the cells to ``results/bench/refit.json``.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +75,7 @@ def cell(run: RunFolder, what: str, seed: int) -> dict[str, Any]:
     made["drift"] = {signal["name"]: signal["value"] for signal in report["signals"]}
     made["refit_due"] = report["refit_due"]
     for name in ("cold", "warm"):
-        begun = time.perf_counter()
         tokenizer = refit_tokenizer(old, config, items, emb_ND, sids, warm=name == "warm")
-        seconds = time.perf_counter() - begun
         table = mapping(fit.sids, table_of(tokenizer, items, emb_ND), fit.levels)
         codes_NL = tokenizer.transform(items, emb_ND)
         error = squared_errors(emb_ND, codes_NL, tokenizer.decode)[-1] / variance(emb_ND)
@@ -88,7 +85,6 @@ def cell(run: RunFolder, what: str, seed: int) -> dict[str, Any]:
             "relative_error": float(error),
             "first_tokens_of_new": len(np.unique(codes_NL[fitted:, 0])),
             "radius_km_median_of_new": place["radius_km_median"],
-            "seconds": seconds,
         }
     return made
 

@@ -1,4 +1,4 @@
-"""Tables of docs/tokenisers.md and the README: every tokeniser on every catalogue, from the cells of results/quality/."""
+"""Tables of docs/tokenisers.md and the README: all tokenisers on all catalogues, from the cells of results/quality/."""
 
 from __future__ import annotations
 
@@ -151,7 +151,9 @@ def headline() -> str:
             over(found, "changed.new_items.levels.0", 2), over(found, "fit_cpu_seconds", 0),
         ])  # fmt: skip
     columns = [f"raw collisions {name} ({kind})" for name, kind in vectors.items()]
-    header = " | ".join(["method", *columns, f"error, unique ({chosen})", "2 tokens shared: same district", "same kind"])
+    header = " | ".join(
+        ["method", *columns, f"error, unique ({chosen})", "2 tokens shared: same district", "same kind"]
+    )
     return table(header + " | reads city | reads kind | first token changed by 5 % new items | fit CPU s", rows)
 
 
