@@ -381,11 +381,11 @@ def test_tsne_is_the_same_twice_and_keeps_groups_apart() -> None:
 ORACLE = [OraclePoint(0.0, 1.0, None, None, 0.2), OraclePoint(0.3, 0.9, None, None, 0.8)]
 PLACES = np.random.default_rng(0).standard_normal((40, 2))
 CHARTS = {
-    "tsne of few": lambda: tsne_chart(PLACES, -PLACES, ["a"] * 20 + ["b > c"] * 20, "province"),
+    "tsne of few": lambda: tsne_chart(PLACES, -PLACES, ["a"] * 20 + ["b > c"] * 20),
     "tsne of many, some unknown": lambda: tsne_chart(
-        PLACES, -PLACES, [None] * 4 + [f"p > 城市{i % 12}" for i in range(36)], "city"
+        PLACES, -PLACES, [None] * 4 + [f"p > 城市{i % 12}" for i in range(36)]
     ),
-    "tsne, unknown only grey": lambda: tsne_chart(PLACES, -PLACES, [None] * 20 + ["b"] * 20, "district"),
+    "tsne, unknown only grey": lambda: tsne_chart(PLACES, -PLACES, [None] * 20 + ["b"] * 20),
     "levels": lambda: level_chart({"city": 0.1, "kept": 1.0}, {"city": 0.2, "district": None, "kept": 0.9}, 5),
     "frontier": lambda: frontier_chart(ORACLE, {"point": [(0.95, 0.4)], "curve": [(0.9, 0.5), (0.97, 0.3)]}, 5),
     "frontier alone": lambda: frontier_chart(ORACLE[:1], {}, 5),

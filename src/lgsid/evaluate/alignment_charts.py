@@ -59,13 +59,12 @@ def tsne(emb_ND: FloatArray, seed: int) -> DoubleArray:
     return place_N2
 
 
-def tsne_chart(before_N2: DoubleArray, after_N2: DoubleArray, regions: Sequence[str | None], level: str) -> bytes:
+def tsne_chart(before_N2: DoubleArray, after_N2: DoubleArray, regions: Sequence[str | None]) -> bytes:
     """Two maps of the same items, before and after alignment, coloured by their region; the smaller regions are grey.
 
     Args:
         before_N2, after_N2: places of the items (`tsne`).
         regions: each item's region path; None where it is unknown.
-        level: what the regions are, such as "city".
     """
     sizes = sorted(Counter(name for name in regions if name is not None).items(), key=lambda pair: (-pair[1], pair[0]))
     named = [name for name, _ in sizes[: _NAMED_REGIONS if len(sizes) > _NAMED_REGIONS + 1 else len(sizes)]]
@@ -86,7 +85,8 @@ def tsne_chart(before_N2: DoubleArray, after_N2: DoubleArray, regions: Sequence[
             handles.append(
                 _dot(axes, _OTHERS, f"{len(sizes) - len(named):,} more" if sizes[len(named) :] else "unknown")
             )
-        columns = 2 if level == "district" else 4
+        longest = max((len(str(handle.get_label())) for handle in handles), default=1)
+        columns = max(1, min(4, 84 // (longest + 8)))
         figure.legend(handles=handles, loc="outside lower left", ncols=columns, borderaxespad=0.2, fontsize=9.5)
         return png(figure)
 

@@ -222,7 +222,7 @@ def _tsne_blocks(config: RunConfig, results: Results) -> list[Block]:
             continue
         caption = f"{len(rows):,} items on a map of their vectors (t-SNE: alike beside alike), coloured by {level}."
         blocks.append(
-            Figure(f"alignment_tsne_{level}", tsne_chart(before, after, regions.to_list(), level), caption,
+            Figure(f"alignment_tsne_{level}", tsne_chart(before, after, regions.to_list()), caption,
                    f"Two scatter plots, before and after alignment. {caption}")
         )  # fmt: skip
     return blocks
