@@ -45,6 +45,20 @@ def dialled(group: list[dict[str, Any]], coarse: float) -> list[tuple[float, flo
     ]
 
 
+def variants(dataset: str, method: str) -> list[str]:
+    """The method with other weights of the similarity regulariser, where such cells are there."""
+    paths = (REPOSITORY / "results" / "ablation").glob(f"{dataset}-{method}-lambda*-[0-9].json")
+    return sorted({path.stem.removeprefix(f"{dataset}-").rsplit("-", 1)[0] for path in paths})
+
+
+def mean_point(group: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """Mean (similarity kept, T@5) of some cells; None without any."""
+    at = [cell["parts"]["test"]["after"]["5"] for cell in group]
+    if not at:
+        return None
+    return statistics.fmean(c["kept"] for c in at), statistics.fmean(c["district"] for c in at)
+
+
 def shipped(dataset: str) -> bytes:
     """The whole catalogue: the oracle, and the frontier of the default alignment."""
     group = cells(dataset, "distil-full")
@@ -56,9 +70,9 @@ def compared(dataset: str) -> bytes:
     """The sample of the ablation: the oracle, and every method under one budget."""
     methods: dict[str, list[tuple[float, float]]] = {}
     for method, name in POINTS.items():
-        at = [cell["parts"]["test"]["after"]["5"] for cell in cells(dataset, method)]
-        if at:
-            methods[name] = [(statistics.fmean(c["kept"] for c in at), statistics.fmean(c["district"] for c in at))]
+        points = [mean_point(cells(dataset, variant)) for variant in (method, *variants(dataset, method))]
+        if points[0] is not None:
+            methods[name] = [point for point in points if point is not None]
     group = cells(dataset, "distil")
     methods["geographic teacher, fine dial turned"] = dialled(group, 0.3)
     return frontier_chart(oracle_of(group), methods, 5)
