@@ -29,7 +29,10 @@ def test_links_lead_to_files(document: Path) -> None:
     assert missing == []
 
 
+SIDS = ("assign_in_run", "load_tokenizer", "make_tokenizer", "sid_catalogue")
+
+
 def test_public_names_are_these() -> None:
     public = ["Encoder", "HierarchicalTokenizer", "KMeans", "LgsidError", "RunConfig", "RunFolder", "__version__"]
-    assert sorted(lgsid.__all__) == sorted([*public, "execute", "load_run_config", "load_tokenizer", "make_tokenizer"])
+    assert sorted(lgsid.__all__) == sorted([*public, "execute", "load_run_config", *SIDS])
     assert all(getattr(lgsid, name) is not None for name in lgsid.__all__)

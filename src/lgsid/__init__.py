@@ -13,6 +13,8 @@ _PUBLIC = {
     "HierarchicalTokenizer": "lgsid.sid.hierarchical",
     "KMeans": "lgsid.sid.kmeans",
     "load_tokenizer": "lgsid.sid.methods",
+    "assign_in_run": "lgsid.sid.assign",
+    "sid_catalogue": "lgsid.sid.catalogue",
     "make_tokenizer": "lgsid.sid.methods",
     "RunConfig": "lgsid.config",
     "load_run_config": "lgsid.config",
