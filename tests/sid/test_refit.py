@@ -168,6 +168,8 @@ def test_numbers_that_follow_from_the_items_stay() -> None:
     config = RunConfig(sid=SidConfig(method="random", codes=8))
     old = make_tokenizer(config.sid, 0).fit(ITEMS.head(400), EMB[:400])
     codes = old.transform(ITEMS, EMB)
+    with pytest.raises(DataError, match="follow from the items"):
+        old.relabel(1, np.arange(8, dtype=np.int32)[::-1])
     shuffled = sid_table(ITEMS["item_id"], (codes + 1) % 8, np.zeros(len(ITEMS), bool), 3)
     tokenizer = refit_tokenizer(old, config, ITEMS, EMB, shuffled)
     assert np.array_equal(tokenizer.transform(ITEMS, EMB), codes)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from lgsid.arrays import DoubleArray, IntArray
 from lgsid.errors import DataError
 from lgsid.geo import SpatialIndex, geohash_cells
+from lgsid.hashing import WEYL, mixed, uniform
 
 _SPOT = 12  # GeoHash characters of a place: 4 × 2 cm
-_WEYL = 0x9E3779B97F4A7C15
 
 
 def uniforms(seed: int, purpose: str, key_A: IntArray, count: int) -> DoubleArray:
@@ -30,17 +30,10 @@ def uniforms(seed: int, purpose: str, key_A: IntArray, count: int) -> DoubleArra
     anchors are asked for, nor on how they are divided into chunks.
     """
     salt = np.array([seed % 2**64], dtype=np.uint64)
-    salt = _mixed(_mixed(salt) + np.uint64(zlib.crc32(purpose.encode())))
-    state_A = _mixed(_mixed(key_A.astype(np.uint64)) + salt)
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_WEYL)
-    drawn = (_mixed(state_A[:, None] + steps) >> np.uint64(11)).astype(np.float64)
-    return drawn * 2.0**-53
-
-
-def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    salt = mixed(mixed(salt) + np.uint64(zlib.crc32(purpose.encode())))
+    state_A = mixed(mixed(key_A.astype(np.uint64)) + salt)
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(WEYL)
+    return uniform(mixed(state_A[:, None] + steps))
 
 
 @dataclass(frozen=True)

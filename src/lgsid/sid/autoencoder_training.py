@@ -32,10 +32,9 @@ from torch.nn import functional
 from lgsid import trainer
 from lgsid.arrays import IntArray
 from lgsid.config import AutoencoderConfig, TrainerConfig
-from lgsid.errors import ConfigError
 from lgsid.sid.autoencoder import Autoencoder, nearest, rotate, straight_through
-from lgsid.sid.kmeans import CHUNK, fit_centroids, revive
-from lgsid.sid.residual import KMEANS_ITERATIONS, SAMPLE_PER_CODE, TEMPERATURE
+from lgsid.sid.kmeans import CHUNK, check_enough, fit_centroids, revive
+from lgsid.sid.residual import KMEANS_ITERATIONS, SAMPLE_PER_CODE, imbalance
 
 Source: TypeAlias = Callable[[IntArray], Tensor]
 """Inputs (n, I) of the given items, float32: a catalogue's features need not be in memory at once."""
@@ -47,10 +46,7 @@ MOST_REVIVALS = 10
 def uniformity(residual_BC: Tensor, book_KC: Tensor) -> Tensor:
     """KL divergence from the frequencies of soft assignments to uniform; its gradient moves the centroids."""
     distance = (residual_BC * residual_BC).sum(1, keepdim=True) - 2 * residual_BC @ book_KC.T + (book_KC**2).sum(1)
-    least = distance.detach().min(1, keepdim=True).values
-    temperature = TEMPERATURE * least.clamp_min(0).mean().clamp_min(1e-12)
-    frequency_K = torch.softmax(((least - distance) / temperature).clamp_min(-30.0), dim=1).mean(0)
-    return (frequency_K * (frequency_K * len(book_KC) + 1e-9).log()).sum()
+    return imbalance(distance, distance.detach().min(1).values)
 
 
 def train(
@@ -99,9 +95,7 @@ def train(
 
 def _split(items: int, codes: int, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
     """Rows for training, and rows held out; the training rows themselves where none can be spared."""
-    if items < codes:
-        smaller = max(2, 2 ** int(math.log2(max(items, 4)) - 1))
-        raise ConfigError(f"{items} points cannot fill {codes} codes", f"--set sid.codes={smaller}")
+    check_enough(items, codes)
     order = rng.permutation(items)
     held = min(round(share * items), MOST_VALIDATION_ITEMS, items - codes)
     if held == 0:

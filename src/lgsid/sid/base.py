@@ -158,21 +158,28 @@ class Tokenizer(ABC):
             raise self._not_fitted("explain")
         return self.tokens.explain([int(code) for code in codes_L])
 
+    def can_relabel(self, level: int) -> bool:
+        """Whether the numbers of a level's codes (from 1) are arbitrary, as those of centroids are, or follow from the
+        items themselves, as those of a grid's cells and of hashes do."""
+        return True
+
     def relabel(self, level: int, permutation_K: CodeArray) -> None:
         """Give the codes of a level other numbers: what was code c becomes ``permutation_K[c]``. Nothing else changes.
-
-        Levels whose numbers follow from the items themselves (a grid's cells, hashes) are not to be renumbered.
 
         Args:
             level: from 1.
             permutation_K: each number below K once.
 
         Raises:
-            DataError: it is no permutation of the level's codes.
+            DataError: it is no permutation of the level's codes, or the level has none; see `can_relabel`.
         """
         if not self.books:
             raise self._not_fitted("relabel")
         size = len(self.books[level - 1])
+        if not self.can_relabel(level):
+            raise DataError(
+                f"the codes of level {level} of {self.method!r} follow from the items: no other numbers fit"
+            )
         if not np.array_equal(np.sort(permutation_K), np.arange(size)):
             raise DataError(f"level {level} has codes 0 to {size - 1}, got no permutation of them: {permutation_K}")
         old_K = np.argsort(permutation_K)

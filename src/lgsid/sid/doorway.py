@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from lgsid.arrays import CodeArray, FloatArray
+from lgsid.arrays import FloatArray
 from lgsid.geo import h3_cells
+from lgsid.hashing import WEYL, mixed, uniform
 
 if TYPE_CHECKING:
     import torch
@@ -57,18 +58,8 @@ def doorways(items: pl.DataFrame) -> FloatArray:
     """Doorway of each item, float32 (N, DIM): uniform numbers of mean square norm 1, the same in the same cell."""
     cells = h3_cells(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), RESOLUTION).astype(np.uint64)
     axes = np.arange(1, DIM + 1, dtype=np.uint64) << np.uint64(58)
-    unit = (mix(cells[:, None] ^ axes) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    unit = uniform(mixed((cells[:, None] ^ axes) + np.uint64(WEYL)))
     return ((2 * unit - 1) * math.sqrt(3 / DIM)).astype(np.float32)
-
-
-def mix(keys: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
-    """Well-mixed 64-bit hashes of 64-bit keys (the finaliser of splitmix64)."""
-    with np.errstate(over="ignore"):
-        mixed = keys + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    hashed: np.ndarray[tuple[int, ...], np.dtype[np.uint64]] = mixed ^ (mixed >> np.uint64(31))
-    return hashed
 
 
 def fit_last_level(
@@ -98,12 +89,7 @@ def fit_last_level(
     from lgsid.sid.kmeans import assign
     from lgsid.sid.residual import fit_residual
 
-    def judged(book: Tensor, weight: float, last_N: Tensor) -> LastLevel:
-        error = float(((residual_ND - book[last_N, : residual_ND.shape[1]]) ** 2).sum(1).mean())
-        codes = torch.cat([codes_NL[:, :-1], last_N[:, None]], 1).numpy().astype(np.int32)
-        return LastLevel(book, weight, _collisions(codes), error)
-
-    plain = judged(torch.nn.functional.pad(book_KD, (0, DIM)), 0.0, codes_NL[:, -1])
+    plain = _judged(torch.nn.functional.pad(book_KD, (0, DIM)), 0.0, codes_NL[:, -1], residual_ND, codes_NL)
     if plain.collisions <= target:
         return plain
     best, energy = plain, float((residual_ND * residual_ND).sum(1).mean())
@@ -112,7 +98,7 @@ def fit_last_level(
         weight = math.sqrt(energy * share / (1 - share))
         x = torch.cat([residual_ND, weight * beside], 1)
         book = fit_residual(x, 1, len(book_KD), training, generator)[0]
-        tried = judged(book, weight, assign(x, book))
+        tried = _judged(book, weight, assign(x, book), residual_ND, codes_NL)
         if tried.error > plain.error + MOST_ERROR * variance:
             break
         if tried.collisions < best.collisions:
@@ -122,8 +108,10 @@ def fit_last_level(
     return best
 
 
-def _collisions(codes_NL: CodeArray) -> float:
-    from lgsid.sid.unique import code_keys
+def _judged(book: Tensor, weight: float, last_N: Tensor, residual_ND: Tensor, codes_NL: Tensor) -> LastLevel:
+    """A last level, with the codes it gives, beside what the levels before it leave over and their codes."""
+    from lgsid.sid.quality import collision_rates
 
-    _, inverse, counts = np.unique(code_keys(codes_NL), return_inverse=True, return_counts=True)
-    return float((counts[inverse] > 1).mean())
+    error = float(((residual_ND - book[last_N, : residual_ND.shape[1]]) ** 2).sum(1).mean())
+    codes = np.column_stack([codes_NL[:, :-1].numpy(), last_N.numpy()]).astype(np.int32)
+    return LastLevel(book, weight, collision_rates(codes)[0], error)

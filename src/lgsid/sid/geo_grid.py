@@ -43,6 +43,10 @@ class GeoGridTokenizer(Tokenizer):
     _centres_O3: FloatArray
     """Centre of each cell's items, a direction from the centre of the Earth."""
 
+    def can_relabel(self, level: int) -> bool:
+        """All but the first level: a cell's code is its place among the cells."""
+        return level > 1
+
     def _learn(self, items: pl.DataFrame, emb_ND: FloatArray, events: pl.DataFrame | None) -> list[FloatArray]:
         import torch
 

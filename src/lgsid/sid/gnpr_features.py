@@ -16,7 +16,7 @@ from lgsid.arrays import AnyArray, FloatArray, IntArray
 from lgsid.config import GnprConfig
 from lgsid.data.labels import SEPARATORS
 from lgsid.errors import DataError
-from lgsid.sid.ngram import mixed
+from lgsid.hashing import mixed
 
 HOURS = 24
 MOST_HASH = 2**63 - 1

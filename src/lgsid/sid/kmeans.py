@@ -70,6 +70,17 @@ class KMeans:
         return result
 
 
+def check_enough(points: int, codes: int) -> None:
+    """Refuse fewer points than codes.
+
+    Raises:
+        ConfigError: names a number of codes that fits.
+    """
+    if points < codes:
+        fitting = max(2, 2 ** int(math.log2(max(points, 4)) - 1))
+        raise ConfigError(f"{points} points cannot fill {codes} codes", f"--set sid.codes={fitting}")
+
+
 def check_matrix(x_ND: FloatArray) -> FloatArray:
     """The matrix as contiguous float32.
 
@@ -99,11 +110,7 @@ def fit_centroids(
     """
     import torch
 
-    if len(x_ND) < codes:
-        raise ConfigError(
-            f"{len(x_ND)} points cannot fill {codes} codes",
-            f"--set sid.codes={max(2, 2 ** int(math.log2(max(len(x_ND), 4)) - 1))}",
-        )
+    check_enough(len(x_ND), codes)
     sample = _sample(x_ND, codes * sample_per_code, generator)
     centroids = start_KD
     if centroids is None:

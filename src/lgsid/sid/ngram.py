@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lgsid.arrays import CodeArray, IntArray
+from lgsid.hashing import WEYL, mixed
 from lgsid.sid.rqvae import RqVaeTokenizer
 
-WEYL = 0x9E3779B97F4A7C15
 """2⁶⁴ over the golden ratio, of SplitMix64 (Steele et al. 2014)."""
 
 
@@ -93,10 +93,3 @@ def ngram_hash(codes_Nn: CodeArray, table: int) -> npt.NDArray[np.uint64]:
     for column in codes_Nn.T:
         state = mixed(state + column.astype(np.uint64) + np.uint64(WEYL))
     return state
-
-
-def mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64: every bit of the input moves every bit of the output."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from lgsid.arrays import CodeArray, FloatArray
-from lgsid.errors import ConfigError, DataError
+from lgsid.errors import DataError
 from lgsid.sid.base import Tokenizer, check_lengths
 
 HASH_BYTES = 8
@@ -38,14 +38,17 @@ class RandomTokenizer(Tokenizer):
         check_lengths(items, emb_ND)
         return hashed_codes(items, self.config.levels, self.config.codes, self.seed)
 
+    def can_relabel(self, level: int) -> bool:
+        """None: codes are hashes."""
+        return False
+
     def _learn(self, items: pl.DataFrame, emb_ND: FloatArray, events: pl.DataFrame | None) -> list[FloatArray]:
         import torch
 
-        from lgsid.sid.kmeans import means
+        from lgsid.sid.kmeans import check_enough, means
 
         levels, codes = self.config.levels, self.config.codes
-        if len(items) < codes:
-            raise ConfigError(f"{len(items)} points cannot fill {codes} codes", f"--set sid.codes={max(2, len(items))}")
+        check_enough(len(items), codes)
         codes_NL = torch.from_numpy(hashed_codes(items, levels, codes, self.seed)).long()
         residual_ND = torch.from_numpy(emb_ND).clone()
         books = []

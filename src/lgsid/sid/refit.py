@@ -16,11 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 import yaml
 
-from lgsid.arrays import CodeArray, FloatArray
+from lgsid.arrays import FloatArray
 from lgsid.artifact import RunFolder, Stage, atomic_path, run_stage, write_json, write_text
 from lgsid.config import RunConfig, load_run_config
 from lgsid.errors import ArtifactError, ConfigError
@@ -35,11 +34,6 @@ from lgsid.sid.table import token_columns
 TABLES = "catalogue"
 """Folder of the new run with the tables that it starts from, in the datum of its configuration."""
 MAPPING = "mapping.parquet"
-PROBE = 1024
-"""Items that verify a renumbering."""
-AGREE = 0.9
-"""Share of them whose code must be the renumbered one: equally near centroids may swap, numbers that follow from the
-items do not change at all."""
 
 
 def refit_run(run: RunFolder, out: RunFolder, stages: Sequence[Stage], warm: bool = True) -> dict[str, Any]:
@@ -205,29 +199,12 @@ def refit_tokenizer(
     tokenizer = make_tokenizer(config.sid, config.seed)
     tokenizer.fit(items, emb_ND, events, start=old if warm and old.config == tokenizer.config else None)
     codes_NL = tokenizer.transform(items, emb_ND, events)
-    rows = np.linspace(0, len(items) - 1, min(len(items), PROBE)).astype(np.int64)
-    probe = items[rows], emb_ND[rows], events
     for level, (name, book, old_book) in enumerate(
         zip(token_columns(len(tokenizer.books)), tokenizer.books, old.books, strict=False), start=1
     ):
-        if len(book) == len(old_book):
-            permutation_K = match_codes(sids[name].to_numpy(), codes_NL[:, level - 1], len(book))
-            _renumber(tokenizer, level, permutation_K, codes_NL[rows, level - 1], probe)
+        if len(book) == len(old_book) and tokenizer.can_relabel(level):
+            tokenizer.relabel(level, match_codes(sids[name].to_numpy(), codes_NL[:, level - 1], len(book)))
     return tokenizer
-
-
-def _renumber(
-    tokenizer: Tokenizer,
-    level: int,
-    permutation_K: CodeArray,
-    code_n: CodeArray,
-    probe: tuple[pl.DataFrame, FloatArray, pl.DataFrame | None],
-) -> None:
-    """Renumber a level, unless its numbers follow from the items themselves, as those of a grid's cells do."""
-    tokenizer.relabel(level, permutation_K)
-    now_n = tokenizer.transform(*probe)[:, level - 1]
-    if (now_n == permutation_K[code_n]).mean() < AGREE:
-        tokenizer.relabel(level, np.argsort(permutation_K).astype(np.int32))
 
 
 def _all_sids(run: RunFolder) -> pl.DataFrame:

@@ -184,21 +184,31 @@ class _Adam:
 
 
 def _loss(residual_BD: Tensor, books: Sequence[Tensor], energy: float, entropy_weight: float) -> Tensor:
-    import torch
-
     balance = residual_BD.new_zeros(())
     for book in books:
         before = residual_BD.detach()
         distance = (before * before).sum(1, keepdim=True) - 2 * before @ book.T + (book * book).sum(1)
         nearest, code = distance.detach().min(1)
         if entropy_weight > 0:
-            temperature = TEMPERATURE * nearest.clamp_min(0).mean().clamp_min(1e-12)
-            # beyond e^-30 a code has no say, and its denormal numbers would make every product ten times slower
-            closeness = ((nearest[:, None] - distance) / temperature).clamp_min(-30.0)
-            frequency = torch.softmax(closeness, dim=1).mean(0)
-            balance = balance + (frequency * (frequency * len(book) + 1e-9).log()).sum()
+            balance = balance + imbalance(distance, nearest)
         residual_BD = residual_BD - book[code]
     return (residual_BD**2).sum(1).mean() / energy + entropy_weight * balance
+
+
+def imbalance(distance_BK: Tensor, nearest_B: Tensor) -> Tensor:
+    """KL divergence (scalar) from the frequencies of soft assignments to uniform; its gradient moves the centroids.
+
+    Args:
+        distance_BK: squared distances to the centroids.
+        nearest_B: the least of each point, without a gradient.
+    """
+    import torch
+
+    temperature = TEMPERATURE * nearest_B.clamp_min(0).mean().clamp_min(1e-12)
+    # beyond e^-30 a code has no say, and its denormal numbers would make every product ten times slower
+    closeness = ((nearest_B[:, None] - distance_BK) / temperature).clamp_min(-30.0)
+    frequency_K = torch.softmax(closeness, dim=1).mean(0)
+    return (frequency_K * (frequency_K * len(frequency_K) + 1e-9).log()).sum()
 
 
 def _revive_dead(start_ND: Tensor, books: Sequence[Tensor]) -> None:

@@ -1,0 +1,31 @@
+"""Counter-based pseudo-random bits: functions of their key alone, the same on every machine and in every release.
+
+Reference: SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lgsid.arrays import DoubleArray
+
+Bits: TypeAlias = npt.NDArray[np.uint64]
+
+WEYL = 0x9E3779B97F4A7C15
+"""Step between the counters of one sequence: 2^64 over the golden ratio."""
+
+
+def mixed(x: Bits) -> Bits:
+    """The finaliser of SplitMix64, of any shape: every bit of the input moves every bit of the output."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(bits: Bits) -> DoubleArray:
+    """Numbers in [0, 1) of mixed bits, of the same shape."""
+    numbers: DoubleArray = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
