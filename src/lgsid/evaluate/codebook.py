@@ -8,17 +8,15 @@ The page stays below `MOST_BYTES` for up to some 10,000 tokens: less is said of 
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from html import escape
-from importlib.resources import files
 from itertools import pairwise
 
 import polars as pl
 
 from lgsid.evaluate.document import kilometres, number, percent
+from lgsid.evaluate.page import page
 from lgsid.evaluate.plots import short
 from lgsid.evaluate.results import Results, Token
 from lgsid.sid.explain import region_names
@@ -91,27 +89,10 @@ def _following(results: Results) -> dict[tuple[int, int], list[tuple[int, int]]]
 
 
 def _page(book: _Book) -> str:
-    style = "".join(_file(css) for css in ("report.css", "codebook.css"))
-    script = _file("codebook.js")
     levels = [level for level in range(1, book.results.levels + 1) if book.results.tokens.get(level)]
     links = "".join(f'<li><a href="#level-{level}">Level {level}</a></li>' for level in levels)
     body = "\n".join(_level(book, level) for level in levels)
-    allowed = b64encode(sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{allowed}'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>Codebook: {escape(book.name)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<header>
+    return page(f"Codebook: {book.name}", ["report.css", "codebook.css"], f"""<header>
 <h1>Codebook: {escape(book.name)}</h1>
 <p class="subtitle">What every token of the semantic IDs stands for. Shares are shares of the token's items: how sure a
 name is. Words, brands and categories are those that set a token apart from the catalogue.</p>
@@ -121,15 +102,7 @@ name is. Words, brands and categories are those that set a token apart from the 
 placeholder="city, category, title, number" autocomplete="off"><output id="found" aria-live="polite"></output></div>
 <main>
 {body}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def _file(name: str) -> str:
-    return files("lgsid.evaluate").joinpath(name).read_text(encoding="utf-8")
+</main>""", "codebook.js")  # fmt: skip
 
 
 def _level(book: _Book, level: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from html import escape
-from importlib.resources import files
 
 from lgsid.evaluate.document import (
     Block,
@@ -22,41 +21,25 @@ from lgsid.evaluate.document import (
     Table,
     Verdicts,
 )
+from lgsid.evaluate.page import page
 
 _STATUS = {"good": ("✓", "good"), "look": ("!", "worth a look"), "note": ("i", "for information")}
 
 
 def render_html(document: Document) -> str:
     """The whole document as HTML 5."""
-    style = files("lgsid.evaluate").joinpath("report.css").read_text(encoding="utf-8")
     links = "".join(
         f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in document.sections
     )
     body = "\n".join(_section(section) for section in document.sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{escape(document.title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<header>
+    return page(document.title, ["report.css"], f"""<header>
 <h1>{escape(document.title)}</h1>
 <p class="subtitle">{escape(document.subtitle)}</p>
 <nav aria-label="Contents"><ul>{links}</ul></nav>
 </header>
 <main>
 {body}
-</main>
-</body>
-</html>
-"""
+</main>""")  # fmt: skip
 
 
 def _section(section: Section) -> str:
