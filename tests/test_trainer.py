@@ -20,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
+from toy_tables import Table
 from toy_training import TRUTH, Interrupted, Line, StoppedError, noisy, options
 
 from lgsid.arrays import IntArray
 from lgsid.config import TrainerConfig
 from lgsid.errors import TrainingError
 from lgsid.history import History
+from lgsid.rank.optimizer import rank_optimizer
 from lgsid.schedule import MOST_RECORDS, Schedule
 from lgsid.trainer import CHECKPOINT, barrier, distributed, fit, is_main, rank, world_size
 
@@ -508,6 +510,8 @@ class TestDistributed:
         assert torch.equal(flats[0]["resumed"], flats[0]["whole"])
         assert results[0]["resumed_steps"] == results[1]["resumed_steps"] == 35 - 20
 
+        self._tables(flats[0], results[0])
+
         few = Line(examples=1)
         fit(few, TrainerConfig(epochs=5, batch=3), seed=0)
         assert torch.allclose(flats[0]["few"], few.flat(), atol=1e-5)
@@ -515,3 +519,17 @@ class TestDistributed:
         assert "step 4 of 35: the loss is nan" in results[1]["not_finite"]
         assert results[0]["no_score"] == "RuntimeError: no map of the city"
         assert "the main process stopped training after step 9: RuntimeError: no map" in results[1]["no_score"]
+
+    def _tables(self, flats: dict[str, Tensor], results: dict[str, Any]) -> None:
+        alone, few = Table(dropout=0.0), Table(examples=1, dropout=0.0)
+        config = TrainerConfig(epochs=5, batch=6, max_grad_norm=0.5)
+        history = fit(alone, config, seed=0, optimizer=rank_optimizer)
+        fit(few, config, seed=0, optimizer=rank_optimizer)
+        together = History.from_json(results["table"])
+        assert [r.loss for r in together.records] == pytest.approx([r.loss for r in history.records], rel=1e-4)
+        assert torch.allclose(flats["table"], alone.flat(), atol=1e-5)
+        assert torch.allclose(flats["table"], flats["table_dense"], atol=1e-6)
+        assert torch.equal(flats["table_whole"], flats["table_resumed"])
+        assert results["table_whole"] == results["table_resumed"]
+        assert torch.allclose(flats["table_few"], few.flat(), atol=1e-6)
+        assert results["table_steps"] == 35 - 20

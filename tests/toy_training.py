@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from toy_tables import StoppedError, Table
 
 from lgsid.arrays import IntArray
 from lgsid.config import TrainerConfig
 from lgsid.errors import LgsidError
+from lgsid.rank.optimizer import rank_optimizer
 from lgsid.trainer import distributed, fit, is_main, rank
 
 TRUTH = (2.0, -3.0, 0.5)
@@ -85,10 +88,6 @@ def noisy() -> Line:
     return Line(dropout=0.2, noise=0.5)
 
 
-class StoppedError(Exception):
-    """What an interrupted test run ends with."""
-
-
 def main(out: Path) -> None:
     """Several runs in one process group; every process writes what it ended with."""
     torch.set_num_threads(1)
@@ -119,8 +118,29 @@ def main(out: Path) -> None:
         flats["few"] = few.flat()
         results["not_finite"] = _error(_NotFiniteOnOne(), config)
         results["no_score"] = _error(_FailsOnMain(), config)
+        tables(flats, results, out)
         save_file(flats, out / f"rank{rank()}.safetensors")
         (out / f"rank{rank()}.json").write_text(json.dumps(results))
+
+
+def tables(flats: dict[str, Tensor], results: dict[str, Any], out: Path) -> None:
+    """Sparse gradients, of rows that both processes have, and a run that continues."""
+    config = TrainerConfig(epochs=5, batch=3, checkpoint_seconds=0, max_grad_norm=0.5)
+    made = {
+        "table": Table(dropout=0.0),
+        "table_dense": Table(dropout=0.0, sparse=False),
+        "table_few": Table(examples=1, dropout=0.0),  # one process has nothing to do, and no gradient
+        "table_whole": Table(),
+        "table_resumed": Table(),
+    }
+    with suppress(StoppedError):
+        fit(Table(calls=20), config, seed=0, optimizer=rank_optimizer, folder=out / "table")
+    for name, table in made.items():
+        folder = out / "table" if name == "table_resumed" else None
+        results[name] = fit(table, config, seed=0, optimizer=rank_optimizer, folder=folder).to_json()
+        flats[name] = table.flat()
+    flats["table_last"] = made["table"].last  # before the main process's parameters are shared at the end
+    results["table_steps"] = made["table_resumed"].count
 
 
 class Interrupted(Line):

@@ -107,36 +107,28 @@ def share_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return here
 
 
-class GradientSum:
-    """Adds up the gradients of all processes through one flat buffer: one message an update.
+def sum_in_place(tensor: Tensor) -> None:
+    """Replace a tensor by its sum over the processes."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+
+
+def gather_tensor(tensor: Tensor) -> Tensor:
+    """Tensors of one shape, stacked in order of rank, on every process."""
+    if world_size() == 1:
+        return tensor[None]
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)
+
+
+def gather_rows(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Tensors that differ in their number of rows, one after the other in order of rank, on every process.
 
     Args:
-        parameters: the trained ones, on one device, in the same order on every process.
+        tensor: this process's, (rows, …).
+        sizes: rows of every process's tensor, in order of rank.
     """
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self._parameters = list(parameters)
-        size = sum(parameter.numel() for parameter in self._parameters) + 1
-        device = self._parameters[0].device
-        self._flat = torch.empty(size if world_size() > 1 else 0, dtype=torch.float32, device=device)
-
-    def __call__(self, loss: float) -> float:
-        """Replace every gradient by its sum over the processes; returns the sum of their losses.
-
-        A parameter that had no part in the loss gets a gradient of zeros, so that one process and many do the same.
-        """
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        if world_size() == 1:
-            return loss
-        places = torch.split(self._flat[:-1], [parameter.numel() for parameter in self._parameters])
-        for parameter, place in zip(self._parameters, places, strict=True):
-            assert parameter.grad is not None
-            place.copy_(parameter.grad.reshape(-1))
-        self._flat[-1] = loss
-        dist.all_reduce(self._flat)
-        for parameter, place in zip(self._parameters, places, strict=True):
-            assert parameter.grad is not None
-            parameter.grad.copy_(place.view_as(parameter))
-        return float(self._flat[-1])
+    padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])  # a backend wants one shape of all
+    padded[: len(tensor)] = tensor
+    return torch.cat([part[:size] for part, size in zip(gather_tensor(padded), sizes, strict=True)])

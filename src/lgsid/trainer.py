@@ -23,7 +23,6 @@ from lgsid.artifact import sha256_json
 from lgsid.checkpoint import Checkpoint, load_optimizer, optimizer_tensors, read_checkpoint, write_checkpoint
 from lgsid.config import TrainerConfig
 from lgsid.distributed import (
-    GradientSum,
     barrier,
     distributed,
     gather,
@@ -35,6 +34,7 @@ from lgsid.distributed import (
     world_size,
 )
 from lgsid.errors import TrainingError
+from lgsid.gradients import Gradients
 from lgsid.history import History, Means, Record, Validation
 from lgsid.progress import LiveAdvance, progress, silent
 from lgsid.schedule import Schedule
@@ -58,7 +58,10 @@ class Trainable(Protocol):
         """Number of training examples; `loss` gets their rows, 0 to examples - 1. An attribute will do."""
 
     def parameters(self) -> Sequence[dict[str, Any]]:
-        """Optimizer groups: ``{"params": [...], "lr": highest learning rate, ...}``; other keys go to the optimizer."""
+        """Optimizer groups: ``{"params": [...], "lr": highest learning rate, ...}``; other keys go to the optimizer.
+
+        ``"sparse": True`` says that the gradients of a group are sparse; the optimizer must take them.
+        """
 
     def named(self) -> Mapping[str, Tensor]:
         """Every trained parameter by a stable name, and any buffer that training changes; all on one device."""
@@ -145,13 +148,12 @@ class _Run:
         self.watch = watch
         self.named = dict(trainable.named())
         groups = [{**group, "params": list(group["params"])} for group in trainable.parameters()]
-        self.trained = [parameter for group in groups for parameter in group["params"]]
         self.names = _names(self.named, groups)
-        self.device = self.trained[0].device
+        self.device = next(parameter.device for group in groups for parameter in group["params"])
         self.schedule = Schedule(trainable.examples, config, seed, world_size())
         self.optimizer = make_optimizer(groups, config)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.sum_gradients = GradientSum(self.trained)
+        self.gradients = Gradients(groups)
         self.history = History(self.schedule.steps)
         self.best: dict[str, Tensor] = {}
         self.means = Means()
@@ -201,20 +203,20 @@ class _Run:
         if is_main():
             _copy(self.best, self.named)
         share_in_place(self.named)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients.clear()
         self.trainable.train_mode(False)
 
     def _update(self) -> float:
         """One update; returns this process's part of the loss."""
         started = time.perf_counter()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, parts = self._gradients()
-        total = self.sum_gradients(loss)
+        self.gradients.clear()
+        loss, parts = self._backward()
+        total = self.gradients.sum(loss)
         if not math.isfinite(total):
             raise self._not_finite(
                 "the loss" if not math.isfinite(loss) else "the loss of another process", total, parts
             )
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm))
+        norm = self.gradients.clip(self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise self._not_finite("the gradient's length", norm, parts)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
@@ -225,7 +227,7 @@ class _Run:
         self.step += 1
         return loss
 
-    def _gradients(self) -> tuple[float, dict[str, float]]:
+    def _backward(self) -> tuple[float, dict[str, float]]:
         """Add up this process's gradients of one step; returns its part of the mean loss, and the last parts.
 
         Each micro-batch counts by its share of the step's examples, so the sum over micro-batches and processes is the

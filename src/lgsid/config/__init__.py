@@ -21,6 +21,7 @@ from lgsid.config.align import (
 from lgsid.config.autoencoder import AutoencoderConfig, GnprConfig, NgramConfig, RqVaeConfig, UnifiedConfig
 from lgsid.config.base import Strict
 from lgsid.config.data import DataConfig
+from lgsid.config.rank import RankConfig, SampleConfig, SearchConfig
 from lgsid.config.reading import apply_overrides, load_run_config, load_yaml, parse
 from lgsid.config.run import ReportConfig, RunConfig
 from lgsid.config.sid import GeoFeatureConfig, SidConfig
@@ -45,11 +46,14 @@ __all__ = [
     "NgramConfig",
     "PairConfig",
     "PromptConfig",
+    "RankConfig",
     "ReportConfig",
     "ResKMeansConfig",
     "RewardConfig",
     "RqVaeConfig",
     "RunConfig",
+    "SampleConfig",
+    "SearchConfig",
     "SidConfig",
     "Strict",
     "TeacherConfig",

@@ -9,6 +9,7 @@ from pydantic import Field
 from lgsid.config.align import AlignConfig
 from lgsid.config.base import Strict
 from lgsid.config.data import DataConfig
+from lgsid.config.rank import RankConfig
 from lgsid.config.sid import SidConfig
 from lgsid.config.world import WorldConfig
 
@@ -34,4 +35,5 @@ class RunConfig(Strict):
     data: DataConfig = DataConfig(world=WorldConfig())
     align: AlignConfig = AlignConfig()
     sid: SidConfig = SidConfig()
+    rank: RankConfig = RankConfig()
     report: ReportConfig = ReportConfig()

@@ -16,7 +16,6 @@ Axes: N items, D embedding dimensions, L levels.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import polars as pl
 from lgsid.arrays import FloatArray, IntArray
 from lgsid.artifact import MANIFEST, RunFolder, atomic_path, read_json, sha256_file, sha256_json, write_json
 from lgsid.errors import ArtifactError
+from lgsid.mapped import map_tensor
 from lgsid.sid.table import token_columns
 
 FOLDER, NEXT, OLD = "assigned", ".assigned.next", ".assigned.old"
@@ -164,18 +164,7 @@ def map_embeddings(path: Path) -> FloatArray:
     Raises:
         ArtifactError: the file is cut off, or holds no such tensor of float32.
     """
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            entry = json.loads(file.read(size))["emb_ND"]
-        if entry["dtype"] != "F32":
-            raise ValueError(f"emb_ND holds {entry['dtype']}")
-        shape, offset = tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
-        if 0 in shape:  # nothing can be mapped
-            return np.zeros(shape, dtype=np.float32)
-        return np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=shape)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", "run the stage that writes it again") from error
+    return map_tensor(path, "emb_ND", np.float32)
 
 
 def read_assigned(run: RunFolder) -> Assigned:

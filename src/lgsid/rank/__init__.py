@@ -1,0 +1,1 @@
+"""Stage 4a: rankers that take semantic IDs as features."""

@@ -1,0 +1,181 @@
+"""The contract of the rankers: what a batch holds, and what every model shares but the way it looks at the history.
+
+A ranker scores C candidates for each of B requests. A request is a user at a moment: their earlier visits, and where
+they were last. Items are first encoded once each, however often they occur in the batch (`ItemEncoder`); a model turns
+the candidate's and the history's vectors into the user's *interest* in the candidate; a head of fully connected layers
+turns both into the logit of a visit. The models differ in the interest alone.
+
+Axes: B requests, C candidates of a request, T visits of the history (oldest first, padded at the front), U distinct
+items of the batch, D dimensions of an item's vector, F features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lgsid.config import RankConfig
+from lgsid.rank.encoder import ItemEncoder
+from lgsid.rank.layers import Mlp
+
+GAPS = 24
+"""Buckets of the time since a visit, by powers of two of a minute."""
+BANDS = 16
+"""Bands of the distance between user and item; see `lgsid.rank.loader`."""
+REGIONS = 4
+"""How much of its region an item shares with the user's place: nothing, province, city, district."""
+HOURS, DAYS = 24, 7
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B requests with C candidates each; all on one device.
+
+    Attributes:
+        items_U: catalogue rows of the distinct items, int64.
+        candidates_BC: candidates, as places in ``items_U``, int64.
+        history_BT: earlier visits, oldest first, as places in ``items_U``, int64; 0 where ``mask_BT`` is False.
+        mask_BT: where there is a visit; padding is at the front.
+        gap_BT: bucket of the time since the visit, below `GAPS`, int64.
+        hour_B, day_B: hour of the day (UTC) and day of the week of the request, int64.
+        label_BC: 1 for a visit, else 0, float32.
+        band_BC, band_BT: distance band of candidates and of visits from the user's place, below `BANDS`; None where
+            models are not given distances.
+        region_BC, region_BT: shared region, below `REGIONS`; None likewise.
+    """
+
+    items_U: Tensor
+    candidates_BC: Tensor
+    history_BT: Tensor
+    mask_BT: Tensor
+    gap_BT: Tensor
+    hour_B: Tensor
+    day_B: Tensor
+    label_BC: Tensor
+    band_BC: Tensor | None = None
+    band_BT: Tensor | None = None
+    region_BC: Tensor | None = None
+    region_BT: Tensor | None = None
+
+    def recent(self, length: int) -> Batch:
+        """The same with the last ``length`` visits alone."""
+        from dataclasses import replace
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[:, -length:]
+
+        return replace(
+            self,
+            history_BT=self.history_BT[:, -length:],
+            mask_BT=self.mask_BT[:, -length:],
+            gap_BT=self.gap_BT[:, -length:],
+            band_BT=cut(self.band_BT),
+            region_BT=cut(self.region_BT),
+        )
+
+
+@dataclass(frozen=True)
+class Interest:
+    """What a model finds in the history.
+
+    Attributes:
+        vector_BCI: the user's interest in each candidate, I dimensions.
+        losses: further losses (scalars) that are added to the ranking loss, weighted already, by name.
+    """
+
+    vector_BCI: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of a batch, and the model's further losses by name."""
+
+    logit_BC: Tensor
+    losses: dict[str, Tensor]
+
+
+class Ranker(nn.Module, ABC):
+    """Base of all rankers.
+
+    Args:
+        encoder: turns catalogue rows into vectors.
+        config: sizes and options.
+
+    Attributes:
+        name: in configurations and result tables.
+        long: whether the model is made for histories of `SearchConfig.history` visits, not `RankConfig.history`.
+    """
+
+    name: ClassVar[str]
+    long: ClassVar[bool] = False
+
+    def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.items = encoder
+        dim = config.dim
+        self.gap = nn.Embedding(GAPS, dim)
+        self.hour = nn.Embedding(HOURS, 8)
+        self.day = nn.Embedding(DAYS, 4)
+        width = dim + 2 * self.interest_dim + 12
+        if config.distance:
+            self.band = nn.Embedding(BANDS, dim)
+            self.region = nn.Embedding(REGIONS, dim)
+            self.pair = nn.Embedding(BANDS * REGIONS, 16)
+            width += 16
+        for table in (module for module in self.children() if isinstance(module, nn.Embedding)):
+            nn.init.normal_(table.weight, std=0.05)
+        self.match = nn.Linear(dim, self.interest_dim, bias=False)
+        self.head = Mlp(width, config.hidden, 1, config.dropout)
+
+    @property
+    def interest_dim(self) -> int:
+        """I, dimensions of the interest."""
+        return self.config.dim
+
+    @property
+    def history_length(self) -> int:
+        """Most visits that the model looks at."""
+        return self.config.search.history if self.long else self.config.history
+
+    def forward(self, batch: Batch) -> Scores:
+        """Logits (B, C) of a batch."""
+        e_UD = self.items(batch.items_U)
+        q_BCD = e_UD[batch.candidates_BC]
+        h_BTD = e_UD[batch.history_BT]
+        interest = self.interest(q_BCD, h_BTD, batch)
+        v_BCI = interest.vector_BCI
+        context_BCF = torch.cat([self.hour(batch.hour_B), self.day(batch.day_B)], dim=1)[:, None].expand(
+            -1, q_BCD.shape[1], -1
+        )
+        parts = [q_BCD, v_BCI, v_BCI * self.match(q_BCD), context_BCF]
+        if self.config.distance:
+            assert batch.band_BC is not None and batch.region_BC is not None
+            parts.append(self.pair(batch.band_BC * REGIONS + batch.region_BC))
+        logit_BC = self.head(torch.cat(parts, dim=-1)).squeeze(-1)
+        return Scores(logit_BC, interest.losses)
+
+    def cross_BTD(self, batch: Batch) -> Tensor:
+        """What is known of a visit besides its item: how long ago it was and, where models are given distances, how
+        far from the user's present place. Models add it to the item's vector."""
+        cross_BTD: Tensor = self.gap(batch.gap_BT)
+        if self.config.distance:
+            assert batch.band_BT is not None and batch.region_BT is not None
+            cross_BTD = cross_BTD + self.band(batch.band_BT) + self.region(batch.region_BT)
+        return cross_BTD
+
+    @abstractmethod
+    def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
+        """The user's interest in each candidate.
+
+        Args:
+            q_BCD: vectors of the candidates.
+            h_BTD: vectors of the history's items, without `cross_BTD`; what stands at padding means nothing, and
+                must not change the result.
+            batch: everything else that is known; ``batch.mask_BT`` says where there is a visit. A user may have none.
+        """

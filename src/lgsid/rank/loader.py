@@ -1,0 +1,216 @@
+"""From samples on disk to batches: histories, gaps and distances are looked up when they are needed.
+
+A training file is read by groups of rows in any order and never loaded whole; what was read last is kept as long as it
+fits (`CACHE_GROUPS`). The visits are mapped into memory.
+
+Axes: as in `lgsid.rank.base`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from lgsid.arrays import BoolArray, DoubleArray, FloatArray, IntArray
+from lgsid.errors import ArtifactError
+from lgsid.geo import km_to_chord, unit_sphere
+from lgsid.data.labels import same_value_codes
+
+if TYPE_CHECKING:
+    import torch
+
+    from lgsid.rank.base import Batch
+
+CACHE_GROUPS = 8_192
+"""Groups that stay in memory: about 200 MiB."""
+BAND_EDGES_KM = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 50.0)
+"""Between the distance bands of `lgsid.rank.base`."""
+MADE_BY = "lgsid rank RUN"
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Rows of a sample file; see `lgsid.rank.samples` for the columns."""
+
+    user: IntArray
+    first: IntArray
+    stop: IntArray
+    time: IntArray
+    here_lat_deg: DoubleArray
+    here_lon_deg: DoubleArray
+    candidates: IntArray
+    first_visit: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __getitem__(self, rows: slice) -> Requests:
+        return Requests(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Requests]) -> Requests:
+        """Several in a row."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
+
+
+class SampleFile:
+    """A Parquet file of requests, read by groups.
+
+    Args:
+        path: one of the files that `lgsid.rank.samples` writes.
+
+    Raises:
+        ArtifactError: it is missing, corrupt, or has other columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path, memory_map=True)
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", MADE_BY) from error
+        missing = {column.name for column in fields(Requests)} - set(self._file.schema_arrow.names)
+        if missing:
+            raise ArtifactError(f"{path} lacks the columns {', '.join(sorted(missing))}", MADE_BY)
+        self._cache: OrderedDict[int, Requests] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return int(self._file.metadata.num_rows)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return int(self._file.num_row_groups)
+
+    def read(self, groups: Sequence[int] | IntArray) -> Requests:
+        """The requests of some groups."""
+        return Requests.joined([self._group(int(group)) for group in groups])
+
+    def all(self, groups: int = 16) -> Iterator[Requests]:
+        """All requests in their order, some groups at a time."""
+        for start in range(0, self.groups, groups):
+            yield Requests.joined([self._decoded(k) for k in range(start, min(start + groups, self.groups))])
+
+    def _group(self, group: int) -> Requests:
+        found = self._cache.pop(group, None) or self._decoded(group)
+        self._cache[group] = found
+        if len(self._cache) > CACHE_GROUPS:
+            self._cache.popitem(last=False)
+        return found
+
+    def _decoded(self, group: int) -> Requests:
+        table = self._file.read_row_group(group, use_threads=False)
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        candidates = columns["candidates"]
+        values = candidates.flatten().to_numpy().astype(np.int64).reshape(len(candidates), -1)
+        arrays = {
+            column.name: values if column.name == "candidates" else columns[column.name].to_numpy(zero_copy_only=False)
+            for column in fields(Requests)
+        }
+        return Requests(**arrays)
+
+
+class Batcher:
+    """Makes batches of requests.
+
+    Args:
+        items: the catalogue.
+        item_E: item of each visit, see `lgsid.rank.samples`.
+        time_E: its time.
+        history: most visits of a batch's histories.
+        distance: whether batches hold distances and regions.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        items: pl.DataFrame,
+        item_E: IntArray,
+        time_E: IntArray,
+        history: int,
+        distance: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.item_E, self.time_E = item_E, time_E
+        self.history, self.distance, self.device = history, distance, device
+        self._place_N = np.full(len(items), -1, dtype=np.int64)
+        if distance:
+            self._xyz_N3: FloatArray = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy()).astype(
+                np.float32
+            )
+            codes = same_value_codes(items)
+            self._region_N3: IntArray = np.stack([codes[name] for name in ("province", "city", "district")], axis=1)
+            self._edges = np.square(km_to_chord(BAND_EDGES_KM)).astype(np.float32)
+
+    def __call__(self, requests: Requests) -> Batch:
+        """The batch of some requests."""
+        import torch
+
+        from lgsid.rank.base import Batch
+
+        history_BT, mask_BT, gap_BT = self._histories(requests)
+        candidates_BC = requests.candidates
+        items_U = self._distinct(candidates_BC, history_BT, mask_BT)
+        label_BC = np.zeros(candidates_BC.shape, dtype=np.float32)
+        label_BC[:, 0] = 1
+        day = requests.time // 86_400
+        arrays = {
+            "items_U": items_U,
+            "candidates_BC": self._place_N[candidates_BC],
+            "history_BT": np.where(mask_BT, self._place_N[history_BT], 0),
+            "mask_BT": mask_BT,
+            "gap_BT": gap_BT,
+            "hour_B": requests.time % 86_400 // 3_600,
+            "day_B": (day + 3) % 7,
+            "label_BC": label_BC,
+        }
+        if self.distance:
+            arrays |= self._distances(requests, history_BT)
+        return Batch(**{name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
+
+    def _histories(self, requests: Requests) -> tuple[IntArray, BoolArray, IntArray]:
+        """Items, mask and gap buckets (B, T) of the last visits, as many as the longest history has."""
+        length = np.minimum(requests.stop - requests.first, self.history)
+        width = max(1, int(length.max(initial=0)))
+        event_BT = requests.stop[:, None] + np.arange(-width, 0)
+        mask_BT = event_BT >= (requests.stop - length)[:, None]
+        event_BT = np.where(mask_BT, event_BT, 0)
+        history_BT = np.where(mask_BT, self.item_E[event_BT], 0).astype(np.int64)
+        minutes_BT = (requests.time[:, None] - self.time_E[event_BT]) / 60
+        gap_BT = np.log2(np.maximum(minutes_BT, 1)).astype(np.int64)
+        return history_BT, mask_BT, np.where(mask_BT, np.minimum(gap_BT, 23), 0)
+
+    def _distinct(self, candidates_BC: IntArray, history_BT: IntArray, mask_BT: BoolArray) -> IntArray:
+        """The distinct items of a batch; leaves their places in ``_place_N``."""
+        asked = np.concatenate([candidates_BC.ravel(), history_BT[mask_BT]])
+        # no sort: a mark for each asked item, and one pass over those that were ever marked
+        self._place_N[asked] = -2
+        items_U: IntArray = np.unique(asked) if len(self._place_N) > 50 * len(asked) else np.flatnonzero(
+            self._place_N == -2
+        )
+        self._place_N[items_U] = np.arange(len(items_U))
+        return items_U
+
+    def _distances(self, requests: Requests, history_BT: IntArray) -> dict[str, IntArray]:
+        here_B3 = unit_sphere(requests.here_lat_deg, requests.here_lon_deg).astype(np.float32)
+        last_B = self.item_E[requests.stop - 1]
+        result: dict[str, IntArray] = {}
+        for axis, item in (("BC", requests.candidates), ("BT", history_BT)):
+            squared = np.square(self._xyz_N3[item] - here_B3[:, None]).sum(-1)
+            result[f"band_{axis}"] = np.searchsorted(self._edges, squared).astype(np.int64)
+            here, there = self._region_N3[last_B][:, None], self._region_N3[item]
+            same = (here == there) & (here >= 0)
+            result[f"region_{axis}"] = np.cumprod(same, axis=-1).sum(-1)
+        return result

@@ -1,0 +1,150 @@
+"""Two stages over a long history: a cheap search picks a few visits for each candidate, attention reads only those.
+
+What SIM, TWIN and ETA share: the exact masked top-k, the vectors of the chosen visits, and the short-term part. Only
+the choice is made over the whole history, and without gradients; what is learnt through the second stage touches the
+chosen visits alone.
+
+Axes: as in `lgsid.rank.base`; X searches of a request (candidates, or candidates times heads), K visits kept by each,
+J = X·K.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lgsid.config import RankConfig
+from lgsid.rank.attention import TargetAttention
+from lgsid.rank.base import Batch, Interest, Ranker
+from lgsid.rank.encoder import ItemEncoder
+
+_PLACES = 1 << 24
+"""The longest history that can be searched, in visits."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The visits that a search kept.
+
+    Attributes:
+        place_BXK: their places in the history, int64, each once in a search; in no particular order.
+        mask_BXK: False where there was no further visit to keep; what the place says there means nothing.
+    """
+
+    place_BXK: Tensor
+    mask_BXK: Tensor
+
+    def of(self, batch: Batch) -> Batch:
+        """The batch with the kept visits as its history (B, J): those of the first search, of the second, …."""
+        place_BJ = self.place_BXK.flatten(1)
+
+        def pick(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.gather(1, place_BJ)
+
+        return replace(
+            batch,
+            history_BT=batch.history_BT.gather(1, place_BJ),
+            mask_BT=self.mask_BXK.flatten(1),
+            gap_BT=batch.gap_BT.gather(1, place_BJ),
+            band_BT=pick(batch.band_BT),
+            region_BT=pick(batch.region_BT),
+        )
+
+
+@torch.no_grad()
+def search(score_BXT: Tensor, allowed_BXT: Tensor, keep: int) -> Kept:
+    """The ``keep`` allowed visits of the highest scores; of equal scores, the more recent.
+
+    Visits that are not allowed, padding above all, rank below every score before anything is chosen, so that they can
+    never push out a visit. Scores and places make one integer key, so the result is exact and the same everywhere.
+
+    Args:
+        score_BXT: scores, floats (compared as float32) or int32; finite where allowed.
+        allowed_BXT: visits that may be kept; must broadcast to the scores.
+        keep: most visits to keep.
+
+    Returns:
+        K = min(keep, T) places for each search, fewer of them valid where fewer are allowed.
+
+    Raises:
+        ValueError: the history is longer than 2^24 visits.
+    """
+    length = score_BXT.shape[-1]
+    if length > _PLACES:
+        raise ValueError(f"a history of {length} visits, expected at most {_PLACES}")
+    allowed_BXT = allowed_BXT.expand_as(score_BXT)
+    place_T = torch.arange(length, device=score_BXT.device)
+    if length <= keep:
+        return Kept(place_T.expand_as(score_BXT), allowed_BXT)
+    rank_BXT = _ordered(score_BXT).masked_fill(~allowed_BXT, torch.iinfo(torch.int32).min)
+    key_BXT = torch.add(place_T, rank_BXT, alpha=_PLACES)
+    place_BXK = key_BXT.topk(keep, sorted=False).indices
+    return Kept(place_BXK, allowed_BXT.gather(-1, place_BXK))
+
+
+def _ordered(score: Tensor) -> Tensor:
+    """int32 numbers in the order of the scores: a float's bits, and where it is negative all but the sign turned."""
+    if score.dtype == torch.int32:
+        return score
+    bits = (score.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 the same as 0.0
+    return (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits)
+
+
+class SearchRanker(Ranker):
+    """Base of the rankers that search a long history; see `Ranker` for the arguments.
+
+    The interest is what `long_term` finds in the whole history, beside target attention over the last
+    `RankConfig.history` visits.
+    """
+
+    long: ClassVar[bool] = True
+
+    def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
+        super().__init__(encoder, config)
+        self.short = TargetAttention(config.dim, config.search.heads)
+
+    @property
+    def interest_dim(self) -> int:
+        """Twice the dimensions of an item: long-term, then short-term."""
+        return 2 * self.config.dim
+
+    def look(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
+        """Long-term and short-term interest, from the vectors of the batch's distinct items."""
+        long_BCD, losses = self.long_term(q_BCD, e_UD, batch)
+        recent = batch.recent(self.config.history)
+        short_BCD = self.short(q_BCD, vectors(e_UD, recent.history_BT) + self.cross_BTD(recent), recent.mask_BT)
+        return Interest(torch.cat([long_BCD, short_BCD], dim=-1), losses)
+
+    def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
+        """The same as `look`: here each candidate and each visit is an item of its own."""
+        place_BT = torch.arange(batch.history_BT.numel(), device=h_BTD.device).view_as(batch.history_BT)
+        places_of_all = torch.cat([batch.candidates_BC.flatten(), batch.history_BT.flatten()])
+        candidates = batch.candidates_BC.numel()
+        own = replace(
+            batch,
+            items_U=batch.items_U[places_of_all],
+            candidates_BC=torch.arange(candidates, device=h_BTD.device).view_as(batch.candidates_BC),
+            history_BT=(place_BT + candidates) * batch.mask_BT,
+        )
+        return self.look(q_BCD, torch.cat([q_BCD.flatten(0, 1), h_BTD.flatten(0, 1)]), own)
+
+    def read(self, attention: TargetAttention, q_BCD: Tensor, kept: Kept, e_UD: Tensor, batch: Batch) -> Tensor:
+        """Attention (B, C, D) of each candidate over the visits kept for it."""
+        of_kept = kept.of(batch)
+        z_BJD = vectors(e_UD, of_kept.history_BT) + self.cross_BTD(of_kept)
+        z_XKD = z_BJD.view(-1, kept.place_BXK.shape[-1], z_BJD.shape[-1])
+        result_XRD: Tensor = attention(q_BCD.flatten(0, 1)[:, None], z_XKD, kept.mask_BXK.flatten(0, 1))
+        return result_XRD.view_as(q_BCD)
+
+    @abstractmethod
+    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Interest (B, C, D) that the two stages find in the whole history, and further losses as in `Interest`."""
+
+
+def vectors(e_UD: Tensor, places: Tensor) -> Tensor:
+    """Rows (…, D) of a matrix at int64 places (…); on a CPU, with its gradient, in half the time of indexing."""
+    return e_UD.index_select(0, places.flatten()).view(*places.shape, e_UD.shape[1])

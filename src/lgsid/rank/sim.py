@@ -1,0 +1,84 @@
+"""SIM: search-based interest.
+
+Reference: Pi et al., "Search-based User Interest Modeling with Lifelong Sequential Behavior Data for Click-Through Rate
+Prediction" (CIKM 2020, arXiv 2006.05639). The general search unit keeps the visits that matter for a candidate: those
+of its category (hard search), or those with the highest inner products in a learned space (soft search). The exact
+search unit is multi-head target attention over them, which sees how long ago each was.
+
+The soft search is trained by a prediction of its own, from the history pooled by the search's scores (section 3.1). As
+in the paper, a random part of a very long history stands for it there. The paper weighs visits by the bare scores; over
+hundreds of visits such a sum grows without bound, so here the scores pass a softmax, which keeps their order.
+
+Axes: as in `lgsid.rank.base`; K visits of the random part.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lgsid.config import RankConfig
+from lgsid.rank.attention import TargetAttention, masked_softmax
+from lgsid.rank.base import Batch
+from lgsid.rank.encoder import ItemEncoder
+from lgsid.rank.layers import Mlp
+from lgsid.rank.search import Kept, SearchRanker, search, vectors
+
+SAMPLE = 128
+"""Visits of a request that train the soft search."""
+
+
+class Sim(SearchRanker):
+    """Search-based interest model; see `Ranker` for the arguments. `SearchConfig.hard` says how it searches."""
+
+    name: ClassVar[str] = "sim"
+
+    def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
+        super().__init__(encoder, config)
+        self.exact = TargetAttention(config.dim, config.search.heads)
+        if not config.search.hard:
+            self.of_candidate = nn.Linear(config.dim, config.dim, bias=False)
+            self.of_visit = nn.Linear(config.dim, config.dim, bias=False)
+            self.search_head = Mlp(2 * config.dim, config.hidden, 1, config.dropout)
+
+    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Target attention over the visits that the search keeps; the search's loss while training."""
+        losses = {}
+        if self.config.search.hard:
+            kept = self.same_category(batch)
+        else:
+            kept = self.most_similar(q_BCD, e_UD, batch)
+            if self.training:
+                losses["search"] = self.config.search.search_weight * self.search_loss(q_BCD, e_UD, batch)
+        return self.read(self.exact, q_BCD, kept, e_UD, batch), losses
+
+    def same_category(self, batch: Batch) -> Kept:
+        """Hard search: the most recent visits of the candidate's category; none where it has no category."""
+        category_U = self.items.categories_N[batch.items_U]
+        wanted_BC1 = category_U[batch.candidates_BC][..., None]
+        same_BCT = (category_U[batch.history_BT][:, None] == wanted_BC1) & (wanted_BC1 >= 0) & batch.mask_BT[:, None]
+        return search(torch.zeros_like(same_BCT, dtype=torch.int32), same_BCT, self.config.search.keep)
+
+    @torch.no_grad()
+    def most_similar(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Kept:
+        """Soft search: the visits of the highest scores."""
+        score_BCT = self.similarity(q_BCD, vectors(e_UD, batch.history_BT))
+        return search(score_BCT, batch.mask_BT[:, None], self.config.search.keep)
+
+    def similarity(self, q_BCD: Tensor, h_BTD: Tensor) -> Tensor:
+        """Scores (B, C, T) of the soft search: (W_a q)(W_b h)^T / sqrt(D)."""
+        query_BCD = self.of_candidate(q_BCD) @ self.of_visit.weight / q_BCD.shape[-1] ** 0.5
+        score_BCT: Tensor = query_BCD @ h_BTD.transpose(1, 2)
+        return score_BCT
+
+    def search_loss(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the soft search's own logits, from up to `SAMPLE` random visits of each request."""
+        dice_B1T = torch.rand_like(batch.mask_BT[:, None], dtype=torch.float32)
+        drawn = search(dice_B1T, batch.mask_BT[:, None], SAMPLE)
+        h_BKD = vectors(e_UD, drawn.of(batch).history_BT)
+        weight_BCK = masked_softmax(self.similarity(q_BCD, h_BKD), drawn.mask_BXK)
+        logit_BC = self.search_head(torch.cat([q_BCD, weight_BCK @ h_BKD], dim=-1)).squeeze(-1)
+        return functional.binary_cross_entropy_with_logits(logit_BC, batch.label_BC)

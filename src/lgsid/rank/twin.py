@@ -1,0 +1,86 @@
+"""TWIN: a search that scores as the attention does.
+
+Reference: Chang et al., "TWIN: TWo-stage Interest Network for Lifelong User Behavior Modeling in CTR Prediction at
+Kuaishou" (KDD 2023, arXiv 2302.02352). Both stages use one score, so that the first keeps exactly the visits to which
+the second gives most weight. What makes that affordable over a long history is the split of a visit's features: its
+item's vector takes part in an inner product, and what holds between user and visit, how long ago and how far away it
+was, is compressed to one number a head that is added to the score (section 4.2).
+
+Each head keeps visits of its own.
+
+Axes: as in `lgsid.rank.base`; H heads, X = C·H (a candidate's heads are neighbours), K visits kept by each head of each
+candidate, J = X·K, V combinations of buckets.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lgsid.config import RankConfig
+from lgsid.rank.attention import TargetAttention, masked_softmax
+from lgsid.rank.base import BANDS, GAPS, REGIONS, Batch
+from lgsid.rank.encoder import ItemEncoder
+from lgsid.rank.search import Kept, SearchRanker, search, vectors
+
+
+class Twin(SearchRanker):
+    """Two-stage interest network; see `Ranker` for the arguments."""
+
+    name: ClassVar[str] = "twin"
+
+    def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
+        super().__init__(encoder, config)
+        heads = config.search.heads
+        self.attention = TargetAttention(config.dim, heads)
+        self.joined = nn.Linear(config.dim, config.dim, bias=False)
+        self.gap_bias = nn.Parameter(torch.zeros(GAPS, heads))
+        if config.distance:
+            self.band_bias = nn.Parameter(torch.zeros(BANDS, heads))
+            self.region_bias = nn.Parameter(torch.zeros(REGIONS, heads))
+
+    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Attention over the visits that each head scores highest."""
+        query_BXD = self.attention.queries(q_BCD).flatten(1, 2)
+        return self.second_stage(query_BXD, self.first_stage(query_BXD, e_UD, batch), e_UD, batch), {}
+
+    @torch.no_grad()
+    def first_stage(self, query_BXD: Tensor, e_UD: Tensor, batch: Batch) -> Kept:
+        """The visits of the highest scores."""
+        bias_BHT = vectors(self._biases(), self._bucket(batch)).transpose(1, 2)
+        score_BXT = query_BXD @ vectors(e_UD, batch.history_BT).transpose(1, 2)
+        score_BCHT = score_BXT.view(len(score_BXT), -1, *bias_BHT.shape[1:]) + bias_BHT[:, None]
+        return search(score_BCHT.flatten(1, 2), batch.mask_BT[:, None], self.config.search.keep)
+
+    def second_stage(self, query_BXD: Tensor, kept: Kept, e_UD: Tensor, batch: Batch) -> Tensor:
+        """Attention (B, C, D) over the kept visits, by the same scores."""
+        of_kept = kept.of(batch)
+        h_BXKD = vectors(e_UD, of_kept.history_BT.view_as(kept.place_BXK))
+        z_BXKD = h_BXKD + self.cross_BTD(of_kept).view_as(h_BXKD)
+        score_BXK = (h_BXKD @ query_BXD[..., None]).squeeze(-1) + self._own_bias(kept, of_kept)
+        weight_BXK = masked_softmax(score_BXK, kept.mask_BXK)
+        pooled_BXD = (weight_BXK[:, :, None] @ z_BXKD).squeeze(2)
+        pooled_BCHD = pooled_BXD.view(len(pooled_BXD), -1, self.attention.heads, pooled_BXD.shape[-1])
+        long_BCD: Tensor = self.joined(self.attention.values(pooled_BCHD))
+        return long_BCD
+
+    def _own_bias(self, kept: Kept, of_kept: Batch) -> Tensor:
+        """Biases (B, X, K) of kept visits, each for the head that kept it."""
+        heads = self.attention.heads
+        head_XK = torch.arange(kept.place_BXK.shape[1], device=of_kept.gap_BT.device)[:, None] % heads
+        return self._biases().flatten()[self._bucket(of_kept).view_as(kept.place_BXK) * heads + head_XK]
+
+    def _bucket(self, batch: Batch) -> Tensor:
+        """Which combination of buckets each visit (B, T) is in."""
+        if not self.config.distance:
+            return batch.gap_BT
+        assert batch.band_BT is not None and batch.region_BT is not None  # noqa: PT018
+        return (batch.gap_BT * BANDS + batch.band_BT) * REGIONS + batch.region_BT
+
+    def _biases(self) -> Tensor:
+        """Sums of the biases of every combination of buckets."""
+        if not self.config.distance:
+            return self.gap_bias
+        return (self.gap_bias[:, None, None] + self.band_bias[:, None] + self.region_bias).flatten(0, 2)
