@@ -35,7 +35,7 @@ def toy_ranker(model: type[AnyRanker], config: RankConfig, seed: int = 0) -> Any
         ("id", "category"), np.stack([item_N, category_N + 1], 1), (ITEMS, 5), np.ones(ITEMS, np.float32), category_N
     )
     torch.manual_seed(seed)
-    ranker = model(ItemEncoder(features, config.dim, "sum"), config)
+    ranker = model(ItemEncoder(features, config), config)
     for table in ranker.items.tables:
         torch.nn.init.normal_(table)
     return ranker

@@ -38,6 +38,8 @@ def map_tensor(
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
+            if size > path.stat().st_size:
+                raise ValueError("the header is longer than the file")
             entry = json.loads(file.read(size))[name]
         if entry["dtype"] != _TYPES[wanted.str]:
             raise ValueError(f"{name} holds {entry['dtype']}, expected {_TYPES[wanted.str]}")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lgsid.errors import DataError
+from lgsid.rank.auc import auc
 from lgsid.rank.bootstrap import bootstrap_auc, paired_bootstrap
-from lgsid.rank.metrics import auc
 
 
 def world(seed: int, users: int = 80, gain: float = 0.3, own: float = 0.8) -> tuple[np.ndarray, ...]:

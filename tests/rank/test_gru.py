@@ -150,15 +150,15 @@ class TestStretches:
     def test_hold_every_visit_and_are_few(self, lengths: list[int]) -> None:
         found = stretches(front_padded(lengths, 9))
         assert 1 <= len(found) <= STRETCHES
-        assert found[-1][1] == 9
-        assert all(one[1] == two[0] and one[2] < two[2] for one, two in pairwise(found))
-        computed = [0] * found[0][0] + [count for start, stop, count in found for _ in range(start, stop)]
-        begun = [sum(length >= 9 - step for length in lengths) for step in range(9)]
+        assert all(one[1] < two[1] for one, two in pairwise(found))
+        assert found[-1][1] <= len(lengths)
+        assert sum(steps for steps, _ in found) == max(1, *lengths, 0)
+        computed = [count for steps, count in reversed(found) for _ in range(steps)]
+        begun = [sum(length > later for length in lengths) for later in range(len(computed))]
         assert all(most >= least for most, least in zip(computed, begun, strict=True))
-        assert max(computed) <= len(lengths)
 
     def test_padding_is_not_computed(self) -> None:
-        assert stretches(front_padded([8] + [1] * 15, 8)) == [(0, 7, 2), (7, 8, 16)]
+        assert stretches(front_padded([7] + [1] * 15, 8)) == [(6, 16 // STRETCHES), (1, 16)]
 
 
 def test_one_request_is_the_same_alone_and_among_others() -> None:

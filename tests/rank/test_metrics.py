@@ -14,8 +14,9 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from lgsid.errors import DataError
+from lgsid.rank.auc import auc, gauc, grouped_auc
 from lgsid.rank.loader import Requests
-from lgsid.rank.metrics import Samples, auc, calibration, equal_mass, gauc, grouped_auc, log_loss, measure
+from lgsid.rank.metrics import Samples, calibration, equal_mass, log_loss, measure
 
 LENGTH = 40
 few_values = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.5, 0.75, 3.0, 1e-30, -1e30])
@@ -85,7 +86,7 @@ def test_grouped_auc_is_the_auc_of_each_group(sample: tuple[np.ndarray, np.ndarr
             "positives": np.count_nonzero(label_S[inside]),
             "negatives": np.count_nonzero(~label_S[inside]),
         }
-        assert found.defined_G[group] == (expected is not None)
+        assert found.defined()[group] == (expected is not None)
 
 
 def test_bad_scores_and_labels_are_named() -> None:

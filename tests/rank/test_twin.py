@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_histories import toy_batch, toy_config, toy_ranker
 from torch import Tensor
+from toy_histories import toy_batch, toy_config, toy_ranker
 
 from lgsid.rank.base import Batch
 from lgsid.rank.twin import Twin

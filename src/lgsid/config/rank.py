@@ -55,12 +55,14 @@ class RankConfig(Strict):
     """What the models know of an item besides its SID; columns without a value are left out."""
     sid: Literal["none", "levels", "prefixes"] = "levels"
     """How SIDs become embeddings: not at all, one table a token, or one table a prefix."""
-    fusion: Literal["sum", "gate"] = "gate"
-    """How the embeddings of an item's features become its vector: added, or the ID's weighed by a learned gate."""
+    gate: bool = True
+    """Weigh an item's ID by how often the item was visited; one that never was has no ID of its own."""
     distance: bool = False
     """Give the models the distance between user and item in bands, and whether they share district, city, province."""
     dim: int = Field(default=32, ge=2)
-    """Of an item's vector."""
+    """Of the embeddings of IDs and labels, which are added up."""
+    token_dim: int = Field(default=16, ge=2)
+    """Of the embedding of each token, or prefix; an item's vector holds them one after the other."""
     history: int = Field(default=30, ge=1)
     """Most recent visits that DIN and DIEN, and the short-term part of the others, look at."""
     attention_hidden: tuple[int, ...] = (36,)
@@ -88,6 +90,7 @@ class RankConfig(Strict):
     def _something_to_see(self) -> RankConfig:
         if not self.features and self.sid == "none":
             raise ValueError("rank.features and rank.sid: give the models an item's id, category, brand or SID to see")
-        if self.dim % self.search.heads:
-            raise ValueError(f"rank.dim {self.dim} is no multiple of rank.search.heads {self.search.heads}")
+        for name in ("dim", "token_dim"):
+            if getattr(self, name) % self.search.heads:
+                raise ValueError(f"rank.{name} {getattr(self, name)} is no multiple of rank.search.heads")
         return self

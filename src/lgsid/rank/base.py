@@ -118,7 +118,7 @@ class Ranker(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.items = encoder
-        dim = config.dim
+        dim = encoder.dim
         self.gap = nn.Embedding(GAPS, dim)
         self.hour = nn.Embedding(HOURS, 8)
         self.day = nn.Embedding(DAYS, 4)
@@ -136,7 +136,7 @@ class Ranker(nn.Module, ABC):
     @property
     def interest_dim(self) -> int:
         """I, dimensions of the interest."""
-        return self.config.dim
+        return self.items.dim
 
     @property
     def history_length(self) -> int:
@@ -147,8 +147,7 @@ class Ranker(nn.Module, ABC):
         """Logits (B, C) of a batch."""
         e_UD = self.items(batch.items_U)
         q_BCD = e_UD[batch.candidates_BC]
-        h_BTD = e_UD[batch.history_BT]
-        interest = self.interest(q_BCD, h_BTD, batch)
+        interest = self.look(q_BCD, e_UD, batch)
         v_BCI = interest.vector_BCI
         context_BCF = torch.cat([self.hour(batch.hour_B), self.day(batch.day_B)], dim=1)[:, None].expand(
             -1, q_BCD.shape[1], -1
@@ -159,6 +158,10 @@ class Ranker(nn.Module, ABC):
             parts.append(self.pair(batch.band_BC * REGIONS + batch.region_BC))
         logit_BC = self.head(torch.cat(parts, dim=-1)).squeeze(-1)
         return Scores(logit_BC, interest.losses)
+
+    def look(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
+        """`interest`, from the vectors of the batch's distinct items."""
+        return self.interest(q_BCD, e_UD[batch.history_BT], batch)
 
     def cross_BTD(self, batch: Batch) -> Tensor:
         """What is known of a visit besides its item: how long ago it was and, where models are given distances, how

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from lgsid.arrays import AnyArray, BoolArray, DoubleArray, IntArray
 from lgsid.errors import DataError, NotFittedError
 from lgsid.geo import haversine_km
 from lgsid.rank.loader import Requests
-from lgsid.rank.visits import TRAINING, Visits
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -52,14 +51,18 @@ class Baseline(ABC):
     def __init__(self, items: int) -> None:
         self.items = items
 
-    def fit(self, visits: Visits) -> Baseline:
-        """Count in the training period; later visits are not looked at.
+    def fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray, training_E: BoolArray) -> Self:
+        """Count in the training period.
+
+        Args:
+            user_E, item_E, time_E: user, item (row of the catalogue) and time (seconds) of each visit, sorted by user
+                and time.
+            training_E: whether the visit is of the training period; no other is looked at.
 
         Raises:
             DataError: an item is not in the catalogue.
         """
-        training_E = visits.period_E == TRAINING
-        user_E, item_E, time_E = (array[training_E] for array in (visits.user_E, visits.item_E, visits.time_E))
+        user_E, item_E, time_E = user_E[training_E], item_E[training_E], time_E[training_E]
         if len(item_E) and not 0 <= item_E.min() <= item_E.max() < self.items:
             raise DataError(f"visits are of items {item_E.min()} … {item_E.max()}, expected 0 … {self.items - 1}")
         self.visits_N = np.bincount(item_E, minlength=self.items)
@@ -77,7 +80,7 @@ class Baseline(ABC):
             NotFittedError: before `fit`.
         """
         if not hasattr(self, "visits_N"):
-            raise NotFittedError(f"{type(self).__name__} has counted no visits yet", "call fit(visits) first")
+            raise NotFittedError(f"{type(self).__name__} has counted no visits yet", "call fit first")
         parts = [self._score(part, item_E) for part in self._blocks(requests)]
         return np.concatenate(parts) if parts else np.empty(requests.candidates.shape)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from lgsid.arrays import AnyArray, BoolArray, CodeArray, DoubleArray, IntArray
 from lgsid.errors import DataError
-from lgsid.rank.metrics import checked_labels, order_keys
+from lgsid.rank.auc import checked_labels, order_keys
 
 REPLICATES = 1_000
 CONFIDENCE = 0.95
@@ -131,10 +131,10 @@ def bootstrap_auc(
         raise DataError("the bootstrap got a method without scores, expected at least one score vector for each")
     label_S = checked_labels(label_S, len(user_S))
     users, at_S = np.unique(user_S, return_inverse=True)
-    at_S = at_S.astype(np.int32)
+    user_numbers_S: CodeArray = at_S.astype(np.int32)
     if label_S.all() or not label_S.any():
         raise DataError(f"the bootstrap got {len(label_S)} samples of one class, expected visits and negatives")
-    orders = {name: [_order(vector, label_S, at_S) for vector in vectors] for name, vectors in scores.items()}
+    orders = {name: [_order(vector, label_S, user_numbers_S) for vector in vectors] for name, vectors in scores.items()}
     auc_Z: dict[str, list[float]] = {name: [] for name in scores}
     rng = np.random.default_rng(seed)
     for _ in range(replicates):
@@ -191,7 +191,8 @@ def _weighted_auc(order: _Order, weight_U: IntArray) -> float:
     np.cumsum(weight_M, dtype=below.dtype, out=below[1:])
     weight_P = weight_U[order.positive_P].astype(np.float64)
     pairs = float(weight_P.sum()) * total
-    won = float(weight_P @ (below.take(order.below_P) + below.take(order.upto_P)))
+    twice_P: DoubleArray = np.add(below.take(order.below_P), below.take(order.upto_P), dtype=np.float64)
+    won = float(weight_P @ twice_P)
     return won / (2 * pairs) if pairs else float("nan")
 
 

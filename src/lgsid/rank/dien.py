@@ -29,9 +29,9 @@ class Dien(Ranker):
 
     def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
         super().__init__(encoder, config)
-        self.extractor = AttentionalGru(config.dim)
-        self.bilinear = nn.Linear(config.dim, config.dim, bias=False)
-        self.evolution = AttentionalGru(config.dim)
+        self.extractor = AttentionalGru(encoder.dim)
+        self.bilinear = nn.Linear(encoder.dim, encoder.dim, bias=False)
+        self.evolution = AttentionalGru(encoder.dim)
 
     def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
         """Last state of the interest evolution; zero for users without visits."""

@@ -52,7 +52,7 @@ class Din(Ranker):
 
     def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
         super().__init__(encoder, config)
-        self.unit = ActivationUnit(config.dim, config.attention_hidden)
+        self.unit = ActivationUnit(encoder.dim, config.attention_hidden)
 
     def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
         """Weighted sum of the visits."""

@@ -1,10 +1,12 @@
 """Items as vectors: one embedding table a feature, and how their rows become one vector.
 
-The features are the same for every tokeniser: the ID, category and brand where a catalogue has them, and the rows that
-the SID has in its tables (`Tokenizer.embedding_rows`). All of them have the dimension of the result, so that models of
-the same size work behind every tokeniser.
+The features are the same for every tokeniser: the ID, category and brand where a catalogue has them and the
+configuration asks for them, and the rows that the SID has in its tables (`Tokenizer.embedding_rows`). An item's vector
+has a part for what it is called, the sum of its ID's and its labels' embeddings, and a part for each token. Parts of
+their own, because models compare candidate and visit number by number: tokens that lie in one sum with all else cannot
+be compared alone.
 
-Axes: N items of the catalogue, U items asked for, F features (tables), D dimensions.
+Axes: N items of the catalogue, U items asked for, F features (tables), D dimensions of the result, P of its first part.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lgsid.config import RankConfig
 from lgsid.rank.features import ItemFeatures
 
 SPARSE_ROWS = 100_000
@@ -26,30 +29,40 @@ SPREAD = 0.05
 class ItemEncoder(nn.Module):
     """Embedding tables of the features, and their fusion.
 
-    Under the fusion "gate" the ID's embedding counts by how well it can be known: a gate in [0, 1] of each dimension
-    that sees how often the item was visited in the training period and what its other features say. An item that was
-    never visited has no ID of its own; it is what its codes and labels say.
+    With a gate, the ID's embedding counts by how well it can be known: a number in [0, 1] for each dimension, by how
+    often the item was visited in the training period and by its labels. An item that was never visited has no ID of its
+    own; it is what its labels and its codes say.
 
     Args:
         features: of the whole catalogue.
+        config: dimensions and gate.
+
+    Attributes:
         dim: D.
-        fusion: "sum" or "gate".
     """
 
     rows_NF: Tensor
     seen_N: Tensor
     categories_N: Tensor
 
-    def __init__(self, features: ItemFeatures, dim: int, fusion: str) -> None:
+    def __init__(self, features: ItemFeatures, config: RankConfig) -> None:
         super().__init__()
         self.names = features.names
         self.register_buffer("rows_NF", torch.from_numpy(features.rows_NF), persistent=False)
         self.register_buffer("seen_N", torch.from_numpy(features.seen_N), persistent=False)
         self.register_buffer("categories_N", torch.from_numpy(features.categories_N), persistent=False)
-        self.tables = nn.ParameterList(nn.Parameter(torch.randn(size, dim) * SPREAD) for size in features.sizes)
-        self.gated = fusion == "gate" and "id" in features.names and len(features.names) > 1
+        own = config.dim * any(name in config.features for name in features.names)
+        tokens = sum(name not in config.features for name in features.names)
+        self.dim = own + tokens * config.token_dim
+        self.tables = nn.ParameterList(
+            nn.Parameter(torch.randn(size, own if name in config.features else config.token_dim) * SPREAD)
+            for name, size in zip(features.names, features.sizes, strict=True)
+        )
+        self.labels = [place for place, name in enumerate(self.names) if name in config.features and name != "id"]
+        self.tokens = [place for place, name in enumerate(self.names) if name not in config.features]
+        self.gated = config.gate and "id" in self.names
         if self.gated:
-            self.gate = nn.Linear(dim + 1, dim)
+            self.gate = nn.Linear(own + 1, own)
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
 
@@ -61,15 +74,22 @@ class ItemEncoder(nn.Module):
     def forward(self, items_U: Tensor) -> Tensor:
         """Vectors (U, D) of catalogue rows (U,)."""
         rows_UF = self.rows_NF[items_U]
-        parts = [
+        embedded = [
             functional.embedding(rows_UF[:, place], table, sparse=len(table) >= SPARSE_ROWS)
             for place, table in enumerate(self.tables)
         ]
-        if not self.gated:
-            return torch.stack(parts).sum(0)
-        place = self.names.index("id")
-        own_UD = parts.pop(place)
-        rest_UD = torch.stack(parts).sum(0)
+        parts = [embedded[place] for place in self.tokens]
+        named = [embedded[place] for place in self.labels]
+        if "id" in self.names:
+            own_UP = embedded[self.names.index("id")]
+            named.append(self._known(own_UP, named, items_U) if self.gated else own_UP)
+        if named:
+            parts.insert(0, torch.stack(named).sum(0))
+        return torch.cat(parts, dim=1)
+
+    def _known(self, own_UP: Tensor, labels: Sequence[Tensor], items_U: Tensor) -> Tensor:
+        """The ID's embedding, as far as it can be known."""
         seen_U1 = torch.log1p(self.seen_N[items_U])[:, None]
-        gate_UD = torch.sigmoid(self.gate(torch.cat([rest_UD, seen_U1 - 1], dim=1))) * (seen_U1 > 0)
-        return rest_UD + gate_UD * own_UD
+        about_UP = torch.stack(list(labels)).sum(0) if labels else torch.zeros_like(own_UP)
+        gate_UP: Tensor = torch.sigmoid(self.gate(torch.cat([about_UP, seen_U1 - 1], dim=1)))
+        return own_UP * gate_UP * (seen_U1 > 0)

@@ -39,9 +39,9 @@ class Eta(SearchRanker):
 
     def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
         super().__init__(encoder, config)
-        self.exact = TargetAttention(config.dim, config.search.heads)
+        self.exact = TargetAttention(encoder.dim, config.search.heads)
         generator = torch.Generator().manual_seed(_SEED)
-        self.register_buffer("directions_DG", torch.randn(config.dim, config.search.hash_bits, generator=generator))
+        self.register_buffer("directions_DG", torch.randn(encoder.dim, config.search.hash_bits, generator=generator))
 
     def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Target attention over the visits of the nearest signatures."""

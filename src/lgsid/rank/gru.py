@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
 
-STRETCHES = 8
+STRETCHES = 4
 """Most stretches of steps with the same N: a stretch costs a little, and so does padding."""
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -70,66 +70,64 @@ class AttentionalGru(nn.Module):
 
     def _run(self, x_BTD: Tensor, attention_BCT: Tensor, mask_BT: Tensor, every: bool) -> Tensor:
         """States (B, C, T, D) after every step, or (B, C, 1, D) after the last one; attention is 0 at padding."""
+        requests, steps, dim = x_BTD.shape
+        plan = stretches(mask_BT)
+        lengths = [length for length, _ in plan]
+        first = steps - sum(lengths)
         order_B = mask_BT.sum(1).argsort(descending=True, stable=True)
-        x_TGB = self._project(x_BTD.index_select(0, order_B))
-        a_TCB = attention_BCT.index_select(0, order_B).permute(2, 1, 0)
-        state_DCN = x_TGB.new_zeros(x_BTD.shape[2], a_TCB.shape[1], 0)
+        x_GTB = self._project(x_BTD[:, first:].index_select(0, order_B))
+        a_TCB = attention_BCT[..., first:].index_select(0, order_B).permute(2, 1, 0)
+        s_DCN = x_GTB.new_zeros(dim, a_TCB.shape[1], 0)
         pieces = []
-        for start, stop, count in stretches(mask_BT):
-            s_TDCN, state_DCN = _Recurrence.apply(
-                x_TGB[start:stop, :, :count],
-                self.of_state.weight,
-                a_TCB[start:stop, :, :count].contiguous(),
-                _widen(state_DCN, count),
+        inputs = zip(plan, torch.split(x_GTB, lengths, 1), torch.split(a_TCB, lengths), strict=True)
+        for (_, count), x_GTN, a_TCN in inputs:
+            s_TDCN, s_DCN = _Recurrence.apply(
+                x_GTN[..., :count], self.of_state.weight, a_TCN[..., :count].contiguous(), _widen(s_DCN, count)
             )  # type: ignore[no-untyped-call]
             pieces.append(s_TDCN)
-        if every:
-            s_TDCB = torch.cat([_widen(s_TDCN, len(order_B)) for s_TDCN in pieces])
-            begun = functional.pad(s_TDCB, (0, 0) * 3 + (len(x_TGB) - len(s_TDCB), 0))
-        else:
-            begun = _widen(state_DCN, len(order_B))[None]
-        return begun.permute(3, 2, 0, 1).index_select(0, order_B.argsort())
+        s_TDCB = torch.cat([_widen(s_TDCN, requests) for s_TDCN in pieces]) if every else _widen(s_DCN, requests)[None]
+        s_BCTD = s_TDCB.permute(3, 2, 0, 1).index_select(0, order_B.argsort())
+        return functional.pad(s_BCTD, (0, 0, first, 0)) if every and first else s_BCTD
 
     def _project(self, x_BTD: Tensor) -> Tensor:
-        """The input's part of the gates, (T, G, B)."""
+        """The input's part of the gates, (G, T, B)."""
         x_DTB = x_BTD.permute(2, 1, 0)
         x_GX = torch.addmm(self.of_input.bias[:, None], self.of_input.weight, x_DTB.flatten(1))
-        return x_GX.view(-1, *x_DTB.shape[1:]).transpose(0, 1)
+        return x_GX.view(-1, *x_DTB.shape[1:])
 
 
-def stretches(mask_BT: Tensor) -> list[tuple[int, int, int]]:
-    """Stretches of steps with the same number of requests: (first step, step after the last, requests).
+def stretches(mask_BT: Tensor) -> list[tuple[int, int]]:
+    """Stretches of steps with the same number of requests, up to the last step: (steps, requests).
 
-    The requests go longest first; those of a stretch are the ones that have begun, rounded up. Stretches before the
-    first visit of all are left out.
+    The requests go longest first; those of a stretch are the ones that have begun, rounded up. Steps before the first
+    visit of all are left out.
     """
     requests = len(mask_BT)
     unit = -(-requests // STRETCHES)
     begun = mask_BT.sum(0).tolist()
     begun[-1] = max(begun[-1], 1)
-    counts = [min(requests, -(-count // unit) * unit) for count in begun]
-    alike = [list(steps) for _, steps in groupby(range(len(counts)), key=counts.__getitem__)]
-    return [(steps[0], steps[-1] + 1, counts[steps[0]]) for steps in alike if counts[steps[0]]]
+    counts = [min(requests, -(-count // unit) * unit) for count in begun if count]
+    return [(len(list(steps)), count) for count, steps in groupby(counts)]
 
 
-def _widen(state_N: Tensor, requests: int) -> Tensor:
+def _widen(s_N: Tensor, requests: int) -> Tensor:
     """Zero for the requests that have not begun; the last axis holds the requests."""
-    return functional.pad(state_N, (0, requests - state_N.shape[-1]))
+    return functional.pad(s_N, (0, requests - s_N.shape[-1])) if s_N.shape[-1] < requests else s_N
 
 
 class _Recurrence(Function):
     """All steps of a stretch; see `AttentionalGru`.
 
-    Takes x_TGN, weight_GD, attention_TCN and the state_DCN before; gives the states after each step, s_TDCN, and the
+    Takes x_GTN, weight_GD, attention_TCN and the state_DCN before; gives the states after each step, s_TDCN, and the
     last one once more, so that nobody who needs that alone makes a gradient for all of them.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
-        ctx: Any, x_TGN: Tensor, weight_GD: Tensor, attention_TCN: Tensor, state_DCN: Tensor
+        ctx: Any, x_GTN: Tensor, weight_GD: Tensor, attention_TCN: Tensor, state_DCN: Tensor
     ) -> tuple[Tensor, Tensor]:
-        steps, dim = len(x_TGN), len(state_DCN)
+        dim, steps = len(state_DCN), x_GTN.shape[1]
         s_XDCN = state_DCN.new_empty(steps + 1, *state_DCN.shape)
         s_XDCN[0] = state_DCN
         gates_TGCN = state_DCN.new_empty(steps, 3 * dim, *state_DCN.shape[1:])
@@ -139,7 +137,7 @@ class _Recurrence(Function):
         s, s_flat = s_XDCN.unbind(), s_XDCN.flatten(2).unbind()
         gates, gates_flat = gates_TGCN.unbind(), gates_TGCN.flatten(2).unbind()
         ru = gates_TGCN[:, : 2 * dim].unbind()
-        x_ru, x_n = (part.unsqueeze(2).unbind() for part in torch.split(x_TGN, [2 * dim, dim], 1))
+        x_ru, x_n = (part.unsqueeze(2).unbind(1) for part in torch.split(x_GTN, [2 * dim, dim]))
         for t, (a, n) in enumerate(zip(attention_TCN.unbind(), n_TDCN.unbind(), strict=True)):
             torch.mm(weight_GD, s_flat[t], out=gates_flat[t])
             ru[t].add_(x_ru[t]).sigmoid_()
@@ -160,8 +158,8 @@ class _Recurrence(Function):
         weight_DG = weight_GD.t().contiguous()
         weight_grad_GD = torch.zeros_like(weight_GD)
         a_grad_TCN = torch.empty_like(attention_TCN)
-        x_grad_TGN = weight_GD.new_empty(3 * dim, len(n_TDCN), shape_DCN[2]).transpose(0, 1)
-        x_grads = [part.unbind() for part in torch.split(x_grad_TGN, [2 * dim, dim], 1)]
+        x_grad_GTN = weight_GD.new_empty(3 * dim, len(n_TDCN), shape_DCN[2])
+        x_grads = [part.unbind(1) for part in torch.split(x_grad_GTN, [2 * dim, dim])]
         s_flat = s_XDCN.flatten(2).transpose(1, 2).unbind()
         grad_DCN = weight_GD.new_zeros(shape_DCN)
         if last_grad_DCN is not None:
@@ -178,7 +176,7 @@ class _Recurrence(Function):
             torch.sum(n_grad_DCN, 1, out=x_grads[1][t])
             weight_grad_GD.addmm_(gates_grad_flat, s_flat[t])
             grad_flat.addmm_(weight_DG, gates_grad_flat)
-        return x_grad_TGN, weight_grad_GD, a_grad_TCN, grad_DCN
+        return x_grad_GTN, weight_grad_GD, a_grad_TCN, grad_DCN
 
 
 def _step_back(

@@ -105,12 +105,12 @@ class SearchRanker(Ranker):
 
     def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
         super().__init__(encoder, config)
-        self.short = TargetAttention(config.dim, config.search.heads)
+        self.short = TargetAttention(encoder.dim, config.search.heads)
 
     @property
     def interest_dim(self) -> int:
         """Twice the dimensions of an item: long-term, then short-term."""
-        return 2 * self.config.dim
+        return 2 * self.items.dim
 
     def look(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
         """Long-term and short-term interest, from the vectors of the batch's distinct items."""
@@ -136,8 +136,10 @@ class SearchRanker(Ranker):
         """Attention (B, C, D) of each candidate over the visits kept for it."""
         of_kept = kept.of(batch)
         z_BJD = vectors(e_UD, of_kept.history_BT) + self.cross_BTD(of_kept)
-        z_XKD = z_BJD.view(-1, kept.place_BXK.shape[-1], z_BJD.shape[-1])
-        result_XRD: Tensor = attention(q_BCD.flatten(0, 1)[:, None], z_XKD, kept.mask_BXK.flatten(0, 1))
+        mask_XK = kept.mask_BXK.flatten(0, 1)
+        result_XRD: Tensor = attention(
+            q_BCD.flatten(0, 1)[:, None], z_BJD.view(*mask_XK.shape, z_BJD.shape[-1]), mask_XK
+        )
         return result_XRD.view_as(q_BCD)
 
     @abstractmethod

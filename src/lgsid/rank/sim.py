@@ -6,8 +6,10 @@ of its category (hard search), or those with the highest inner products in a lea
 search unit is multi-head target attention over them, which sees how long ago each was.
 
 The soft search is trained by a prediction of its own, from the history pooled by the search's scores (section 3.1). As
-in the paper, a random part of a very long history stands for it there. The paper weighs visits by the bare scores; over
-hundreds of visits such a sum grows without bound, so here the scores pass a softmax, which keeps their order.
+in the paper, a random part of a very long history stands for it there. Unlike the paper, which adds visits up weighted
+by bare scores, the scores pass a softmax: with bare scores a prediction is as good with all signs turned, and then the
+highest scores are those of the visits that matter least. (Pairs of items that go together, five seeds: the top three of
+twenty visits held the candidate's partner in 10 to 56 % of cases with bare scores, in 87 to 100 % with the softmax.)
 
 Axes: as in `lgsid.rank.base`; K visits of the random part.
 """
@@ -38,11 +40,11 @@ class Sim(SearchRanker):
 
     def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
         super().__init__(encoder, config)
-        self.exact = TargetAttention(config.dim, config.search.heads)
+        self.exact = TargetAttention(encoder.dim, config.search.heads)
         if not config.search.hard:
-            self.of_candidate = nn.Linear(config.dim, config.dim, bias=False)
-            self.of_visit = nn.Linear(config.dim, config.dim, bias=False)
-            self.search_head = Mlp(2 * config.dim, config.hidden, 1, config.dropout)
+            self.of_candidate = nn.Linear(encoder.dim, encoder.dim, bias=False)
+            self.of_visit = nn.Linear(encoder.dim, encoder.dim, bias=False)
+            self.search_head = Mlp(2 * encoder.dim, config.hidden, 1, config.dropout)
 
     def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Target attention over the visits that the search keeps; the search's loss while training."""

@@ -34,8 +34,8 @@ class Twin(SearchRanker):
     def __init__(self, encoder: ItemEncoder, config: RankConfig) -> None:
         super().__init__(encoder, config)
         heads = config.search.heads
-        self.attention = TargetAttention(config.dim, heads)
-        self.joined = nn.Linear(config.dim, config.dim, bias=False)
+        self.attention = TargetAttention(encoder.dim, heads)
+        self.joined = nn.Linear(encoder.dim, encoder.dim, bias=False)
         self.gap_bias = nn.Parameter(torch.zeros(GAPS, heads))
         if config.distance:
             self.band_bias = nn.Parameter(torch.zeros(BANDS, heads))
@@ -51,8 +51,8 @@ class Twin(SearchRanker):
         """The visits of the highest scores."""
         bias_BHT = vectors(self._biases(), self._bucket(batch)).transpose(1, 2)
         score_BXT = query_BXD @ vectors(e_UD, batch.history_BT).transpose(1, 2)
-        score_BCHT = score_BXT.view(len(score_BXT), -1, *bias_BHT.shape[1:]) + bias_BHT[:, None]
-        return search(score_BCHT.flatten(1, 2), batch.mask_BT[:, None], self.config.search.keep)
+        score_BXT = score_BXT + bias_BHT.repeat(1, query_BXD.shape[1] // self.attention.heads, 1)
+        return search(score_BXT, batch.mask_BT[:, None], self.config.search.keep)
 
     def second_stage(self, query_BXD: Tensor, kept: Kept, e_UD: Tensor, batch: Batch) -> Tensor:
         """Attention (B, C, D) over the kept visits, by the same scores."""

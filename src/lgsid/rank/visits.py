@@ -134,18 +134,17 @@ def with_rows(items: pl.DataFrame, frame: pl.DataFrame, events: pl.LazyFrame) ->
     Raises:
         DataError: an item is not in the catalogue.
     """
-    hash_N, hash_E = items["item_id"].cast(pl.String).hash(seed=0).to_numpy(), frame["item"].to_numpy()
-    order_N = np.argsort(hash_N).astype(np.int32)
-    place_E = np.searchsorted(hash_N, hash_E, sorter=order_N)
-    row_E: CodeArray = order_N[np.minimum(place_E, len(items) - 1)]
-    wrong = np.flatnonzero(hash_N[row_E] != hash_E)
+    hashed = items.select(pl.col("item_id").cast(pl.String).hash(seed=0).alias("item"))
+    rows = hashed.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("row"))
+    found = frame.join(rows, on="item", how="left", maintain_order="left")
+    wrong = found["row"].is_null().arg_true()
     if len(wrong):
-        example = events.select("item_id").slice(int(wrong[0]), 1).collect().item()
+        example = events.select("item_id").slice(wrong[0], 1).collect().item()
         raise DataError(
             f"{len(wrong)} events are of items that are not in the catalogue, the first of item_id {example!r}",
             "lgsid data RUN, which checks events against items",
         )
-    return frame.with_columns(pl.Series("item", row_E))
+    return found.with_columns(pl.col("row").alias("item")).drop("row")
 
 
 def write_visits(path: Path, visits: Visits) -> None:
