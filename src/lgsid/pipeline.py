@@ -46,6 +46,20 @@ def _encoder_files(config: RunConfig) -> tuple[Path, ...]:
     return tuple(local_files(config.align.encoder.model))
 
 
+def _no_tables(config: RunConfig) -> tuple[Path, ...]:
+    """Nothing from outside the run folder.
+
+    Raises:
+        ConfigError: rankers are wanted, and nothing says what people chose: found before the stages in front run.
+    """
+    if config.rank.models and config.data.world is None and config.data.events is None:
+        raise ConfigError(
+            "rank.models asks for rankers, which learn from what people chose, and there is no events table",
+            "set data.events, or leave rank.models empty",
+        )
+    return ()
+
+
 DATA = Stage("1_data", (), ("data",), _lazily("lgsid.data.stage", "prepare_data"), _tables)
 ALIGN = Stage(
     "2_align",
@@ -56,11 +70,18 @@ ALIGN = Stage(
     _lazily("lgsid.align.stage", "align_along"),
 )
 SID = Stage("3_sid", ("1_data", "2_align"), ("sid",), _lazily("lgsid.sid.stage", "tokenize_items"))
+RANK = Stage(
+    "4_rank", ("1_data", "3_sid"), ("rank", "sid"), _lazily("lgsid.rank.stage", "rank_items"), _no_tables,
+    _lazily("lgsid.rank.stage", "rank_along"),
+)  # fmt: skip
 REPORT = Stage(
-    "5_report", ("1_data", "2_align", "3_sid"), ("name", "report"), _lazily("lgsid.evaluate.stage", "write_report")
+    "5_report",
+    ("1_data", "2_align", "3_sid", "4_rank"),
+    ("name", "report"),
+    _lazily("lgsid.evaluate.stage", "write_report"),
 )
-STAGES = (DATA, ALIGN, SID, REPORT)
-COMMANDS = {"data": DATA, "align": ALIGN, "tokenize": SID, "report": REPORT}
+STAGES = (DATA, ALIGN, SID, RANK, REPORT)
+COMMANDS = {"data": DATA, "align": ALIGN, "tokenize": SID, "rank": RANK, "report": REPORT}
 """Stages by the name of their own command."""
 
 

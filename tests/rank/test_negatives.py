@@ -91,6 +91,7 @@ def test_negatives_are_what_they_should_be(seed: int, negatives: int, reach_km: 
     rng = np.random.default_rng(seed)
     lat, lon = town(items, seed)
     city = rng.integers(-1, 4, items)
+    city[0] = 3  # a user's city is one of the catalogue's, if not of the pool's
     rows = np.sort(rng.choice(items, max(negatives + 1, items // 2), replace=False))
     positive = rng.choice(rows, 40)
     here_lat, here_lon = 40 + rng.normal(0, 0.2, 40), 116 + rng.normal(0, 0.2, 40)

@@ -120,7 +120,7 @@ class TestMixed:
         theirs.load_state_dict(ours.state_dict())
         parameter = table()
         optimizer = made({"params": list(ours.parameters()), "lr": 0.01}, rows_of(parameter))
-        peer = torch.optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.98), weight_decay=0.3)
+        peer = torch.optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.999), weight_decay=0.3)
         for seed in range(5):
             x = torch.randn(6, 3, generator=torch.Generator().manual_seed(seed))
             look_up(parameter, [seed], seed, sparse=False)

@@ -399,6 +399,43 @@ def test_the_order_of_a_page_says_nothing(items: pl.DataFrame, tmp_path: Path) -
     assert places[1:] / places[1:].sum() == pytest.approx(np.full(7, 1 / 7), abs=0.02)
 
 
+def test_a_page_that_goes_on_after_the_choice(items: pl.DataFrame, tmp_path: Path) -> None:
+    """What is shown a moment after it is not known yet."""
+    scroll = [("u0", f"i{4 * k}", 20_000.0 + k) for k in range(20)]
+    events = [
+        history(160, 300).with_columns(kind=pl.lit("click")),
+        events_of(scroll, kind="impression"),
+        events_of([("u0", "i12", 20_009.5)], kind="click"),
+        history(160, 900).with_columns(pl.col("timestamp") + timedelta(days=1), kind=pl.lit("click")),
+    ]
+    samples(items, pl.concat(events), tmp_path)
+    request = request_at(tmp_path, 0, int(START.timestamp()) + 20_009, 12)
+    assert set(request["candidates"]) <= {4 * k for k in range(10)}
+
+
+def test_one_user_is_not_shown_what_another_was(items: pl.DataFrame, tmp_path: Path) -> None:
+    people = history(160, 1_000).with_columns(kind=pl.lit("click"))
+    first = people.filter(pl.col("user_id") == "u0")
+    far = pl.int_range(pl.len()) % 40 * 4 + 2  # in a city where nobody but u0 looks
+    shown = first.with_columns(
+        ("i" + far.cast(pl.String)).alias("item_id"),
+        pl.col("timestamp") - timedelta(seconds=5),
+        kind=pl.lit("impression"),
+    )
+    lone = people.filter(pl.col("user_id") == "u1").with_columns(
+        pl.lit("i5").alias("item_id"), kind=pl.lit("impression")
+    )
+    found = samples(items, pl.concat([people, shown, lone.head(3)]), tmp_path)["train"].sort("time")
+    after_warming_up = found.filter(pl.col("time") > START.timestamp() + 60 * 170)
+    seen, other = (
+        after_warming_up.filter(pl.col("user") == user)["candidates"].to_numpy()[:, 1:] % 4 for user in (0, 1)
+    )
+    assert len(seen) > 10
+    assert len(other) > 10
+    assert (seen == 2).all()
+    assert (other == 1).all()
+
+
 def test_impressions_are_read_in_groups_of_users(
     items: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

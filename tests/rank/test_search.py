@@ -14,7 +14,7 @@ from toy_histories import rows_of, toy_batch, toy_config, toy_ranker
 
 from lgsid.rank.attention import TargetAttention, masked_softmax
 from lgsid.rank.eta import Eta
-from lgsid.rank.search import SearchRanker, search, vectors
+from lgsid.rank.search import SearchRanker, inner_products, search, vectors
 from lgsid.rank.sim import Sim
 from lgsid.rank.twin import Twin
 
@@ -92,6 +92,15 @@ def test_vectors_are_rows() -> None:
     e_UD = torch.randn(5, 3)
     places = torch.tensor([[0, 4, 2], [1, 1, 3]])
     assert torch.equal(vectors(e_UD, places), e_UD[places])
+
+
+@pytest.mark.parametrize("length", [0, 9, 5000])  # some requests at once, or one by one
+def test_inner_products_with_all_visits(length: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query_BXD, e_UD = torch.randn(6, 2, 300, generator=generator), torch.randn(50, 300, generator=generator)
+    history_BT = torch.randint(0, 50, (6, length), generator=generator)
+    expected = (query_BXD @ e_UD.T).gather(2, history_BT[:, None].expand(-1, 2, -1))
+    torch.testing.assert_close(inner_products(query_BXD, e_UD, history_BT), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_target_attention_is_multi_head_attention() -> None:

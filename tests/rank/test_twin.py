@@ -68,7 +68,7 @@ def test_the_interest_is_attention_over_the_top_scores_of_each_head() -> None:
     score_BCHT = full_scores(ranker, e_UD, batch).masked_fill(~batch.mask_BT[:, None, None], -torch.inf)
     lowest = score_BCHT.topk(4).values[..., -1:]
     weight_BCHT = score_BCHT.masked_fill(score_BCHT < lowest, -torch.inf).softmax(-1)
-    v_BTHE = ranker.attention.value(e_UD[batch.history_BT] + ranker.cross_BTD(batch)).unflatten(-1, (2, 4))
+    v_BTHE = ranker.attention.value(e_UD[batch.history_BT] + ranker.cross(batch)).unflatten(-1, (2, 4))
     expected = ranker.joined(torch.einsum("bcht,bthe->bche", weight_BCHT, v_BTHE).flatten(-2))
     torch.testing.assert_close(long_term(ranker, e_UD, batch), expected)
 

@@ -73,15 +73,19 @@ class RankConfig(Strict):
     """Of the head's hidden layers."""
     auxiliary_weight: float = Field(default=0.5, ge=0)
     """DIEN: weight of the auxiliary loss."""
-    epochs: float = Field(default=4.0, gt=0)
+    most_requests: int | None = Field(default=None, ge=1)
+    """Train on so many random requests at most; histories stay whole."""
+    epochs: float = Field(default=3.0, gt=0)
     """Passes over the training samples."""
     batch: int = Field(default=256, ge=1)
     """Positives per update, each with its negatives."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of the networks."""
-    table_learning_rate: float = Field(default=0.05, gt=0)
-    """Of the embedding tables."""
-    validations: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Of the networks, by Adam."""
+    table_learning_rate: float = Field(default=5e-3, gt=0)
+    """Of the embedding tables, by Adam."""
+    sparse_learning_rate: float = Field(default=0.05, gt=0)
+    """Of tables too large for Adam, by row-wise Adagrad."""
+    validations: int = Field(default=6, ge=1)
     """How often validation AUC is taken; the parameters of the best one are kept."""
     patience: int = Field(default=2, ge=1)
     """Stop after so many validations without a better one."""

@@ -36,7 +36,7 @@ class Dien(Ranker):
     def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
         """Last state of the interest evolution; zero for users without visits."""
         mask_BT = batch.mask_BT
-        x_BTD = torch.where(mask_BT[..., None], h_BTD + self.cross_BTD(batch), 0.0)
+        x_BTD = torch.where(mask_BT[..., None], h_BTD + self.cross(batch), 0.0)
         s_BTD = self.extractor.states(x_BTD, mask_BT)
         attention_BCT = masked_softmax(self.bilinear(q_BCD) @ s_BTD.transpose(1, 2), mask_BT[:, None])
         vector_BCD = self.evolution.last(s_BTD, attention_BCT, mask_BT)

@@ -38,10 +38,13 @@ class ActivationUnit(nn.Module):
 
     def forward(self, q_BCD: Tensor, h_BTD: Tensor) -> Tensor:
         """Weights (B, C, T)."""
-        scaled_BCDA = q_BCD[..., None] * self.of_product.weight.t()
-        x_BCTA = h_BTD[:, None] @ scaled_BCDA
-        x_BCTA = x_BCTA + self.of_candidate(q_BCD)[:, :, None] + self.of_visit(h_BTD)[:, None]
-        weight_BCT: Tensor = self.rest(self.activation(x_BCTA)).squeeze(-1)
+        requests, candidates, _ = q_BCD.shape
+        # of visits, both h and q ⊙ h: one matrix for each candidate, and one product for all candidates of a request
+        weight_DA, product_DA = self.of_visit.weight.t()[:, None], self.of_product.weight.t()[:, None]
+        matrix_BDCA = torch.addcmul(weight_DA, q_BCD.transpose(1, 2)[..., None], product_DA)
+        x_BTCA = (h_BTD @ matrix_BDCA.flatten(2)).view(requests, -1, candidates, matrix_BDCA.shape[-1])
+        x_BTCA = x_BTCA + self.of_candidate(q_BCD)[:, None]
+        weight_BCT: Tensor = self.rest(self.activation(x_BTCA)).squeeze(-1).transpose(1, 2)
         return weight_BCT
 
 
@@ -56,6 +59,6 @@ class Din(Ranker):
 
     def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
         """Weighted sum of the visits."""
-        h_BTD = torch.where(batch.mask_BT[..., None], h_BTD + self.cross_BTD(batch), 0.0)
+        h_BTD = torch.where(batch.mask_BT[..., None], h_BTD + self.cross(batch), 0.0)
         weight_BCT = self.unit(q_BCD, h_BTD) * batch.mask_BT[:, None]
         return Interest(weight_BCT @ h_BTD)

@@ -20,9 +20,9 @@ from torch.nn import functional
 from lgsid.config import RankConfig
 from lgsid.rank.features import ItemFeatures
 
-SPARSE_ROWS = 100_000
+SPARSE_ROWS = 200_000
 """From so many rows on, the gradient of a table holds only the rows of the batch."""
-SPREAD = 0.05
+SPREAD = 0.1
 """Standard deviation of new embeddings."""
 
 

@@ -49,7 +49,7 @@ class ItemFeatures:
     categories_N: IntArray
 
 
-def item_features(items: pl.DataFrame, seen_N: FloatArray, sid: SidRows | None, config: RankConfig) -> ItemFeatures:
+def item_features(items: pl.DataFrame, seen_N: IntArray, sid: SidRows | None, config: RankConfig) -> ItemFeatures:
     """The features that a configuration asks for.
 
     Args:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from lgsid.arrays import BoolArray, DoubleArray, FloatArray, IntArray
+from lgsid.arrays import BoolArray, CodeArray, DoubleArray, FloatArray, IntArray
+from lgsid.data.labels import same_value_codes
 from lgsid.errors import ArtifactError
 from lgsid.geo import km_to_chord, unit_sphere
-from lgsid.data.labels import same_value_codes
+from lgsid.mapped import map_tensor
+from lgsid.rank.visits import TRAINING, map_visits
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +124,41 @@ class SampleFile:
         return Requests(**arrays)
 
 
+class SampleFolder:
+    """The samples of a run.
+
+    Args:
+        folder: what `lgsid.rank.samples.write_samples` has written.
+        items: the catalogue.
+    """
+
+    def __init__(self, folder: Path, items: pl.DataFrame) -> None:
+        self.folder, self.items = folder, items
+        self.item_E, self.time_E = map_visits(folder / "visits.safetensors", MADE_BY)
+        self._files: dict[str, SampleFile] = {}
+
+    def file(self, name: str) -> SampleFile:
+        """The file "train", "validation", "test" or "cold"."""
+        if name not in self._files:
+            self._files[name] = SampleFile(self.folder / f"{name}.parquet")
+        return self._files[name]
+
+    def users_and_periods(self) -> tuple[CodeArray, CodeArray]:
+        """User and period of each visit, memory-mapped; see `lgsid.rank.visits`."""
+        path = self.folder / "visits.safetensors"
+        return map_tensor(path, "user_E", np.int32, MADE_BY), map_tensor(path, "period_E", np.int32, MADE_BY)
+
+    def seen(self) -> IntArray:
+        """Visits of each item in the training period."""
+        _, period_E = self.users_and_periods()
+        seen_N: IntArray = np.bincount(self.item_E[period_E == TRAINING], minlength=len(self.items))
+        return seen_N
+
+    def batcher(self, history: int, distance: bool = False, device: str | torch.device = "cpu") -> Batcher:
+        """Makes batches of these samples."""
+        return Batcher(self.items, self.item_E, self.time_E, history, distance, device)
+
+
 class Batcher:
     """Makes batches of requests.
 
@@ -137,7 +174,7 @@ class Batcher:
     def __init__(
         self,
         items: pl.DataFrame,
-        item_E: IntArray,
+        item_E: CodeArray,
         time_E: IntArray,
         history: int,
         distance: bool = False,
@@ -197,8 +234,8 @@ class Batcher:
         asked = np.concatenate([candidates_BC.ravel(), history_BT[mask_BT]])
         # no sort: a mark for each asked item, and one pass over those that were ever marked
         self._place_N[asked] = -2
-        items_U: IntArray = np.unique(asked) if len(self._place_N) > 50 * len(asked) else np.flatnonzero(
-            self._place_N == -2
+        items_U: IntArray = (
+            np.unique(asked) if len(self._place_N) > 50 * len(asked) else np.flatnonzero(self._place_N == -2)
         )
         self._place_N[items_U] = np.arange(len(items_U))
         return items_U

@@ -122,21 +122,22 @@ class _NearItems:
         """Draw the open ones of some columns, in place; returns how many came from beyond reach."""
         rows = np.flatnonzero((candidates_BC[:, columns] == OPEN).any(axis=1))
         rows = rows[np.argsort(self._reach.along(moments.lat_B[rows], moments.lon_B[rows]), kind="stable")]
-        at, known_BC = moments.of(rows), candidates_BC[rows]
+        at, drawn_BC = moments.of(rows), candidates_BC[rows]
         circles = self._reach.circles(at.lat_B, at.lon_B)
-        drawn_BC = known_BC.copy()
         listed = np.flatnonzero(~self._draw(drawn_BC, columns, circles, at))
         beyond = 0
         for part in _parts(listed, circles.sizes[listed]):
-            # from the start: which rows come here says nothing of what they drew, so draws stay uniform
-            part_BC = known_BC[part]
+            part_BC = drawn_BC[part]
             beyond += self._choose(part_BC, columns, circles.of(part), at.of(part))
             drawn_BC[part] = part_BC
         candidates_BC[rows] = drawn_BC
         return beyond
 
     def _draw(self, candidates_BC: IntArray, columns: Sequence[int], circles: Circles, at: Moments) -> BoolArray:
-        """Draw until an item is inside and new; returns which rows are done."""
+        """Draw until an item is inside and new; returns which rows are done.
+
+        Whether a draw fails depends on how many items are inside, not on which, so draws stay uniform.
+        """
         done_B = circles.sizes > _LISTED
         for column in columns:
             left = np.flatnonzero((candidates_BC[:, column] == OPEN) & done_B)

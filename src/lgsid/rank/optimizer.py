@@ -41,7 +41,7 @@ def rank_optimizer(groups: ParameterGroups, config: TrainerConfig) -> torch.opti
 
 
 class AdamWithTables(torch.optim.Optimizer):
-    """AdamW (arXiv 1711.05101) with the second decay of transformers, .98, and row-wise Adagrad for tables.
+    """AdamW (arXiv 1711.05101) with its usual decays .9 and .999, and row-wise Adagrad for tables.
 
     It remembers N numbers of a table of N rows, and reads and writes those rows only that have a gradient.
 
@@ -60,7 +60,7 @@ class AdamWithTables(torch.optim.Optimizer):
         dense = [group for group in self.param_groups if not group["rowwise"]]
         # completes the groups with its own options; fused, since rankers are many small parameters
         self._adam = (
-            torch.optim.AdamW(dense, betas=(0.9, 0.98), eps=EPSILON, weight_decay=weight_decay, fused=True)
+            torch.optim.AdamW(dense, betas=(0.9, 0.999), eps=EPSILON, weight_decay=weight_decay, fused=True)
             if dense
             else None
         )

@@ -2,8 +2,9 @@
 
 ``RUN/4_rank/samples/`` holds
 
-    visits.safetensors   ``item_E`` int32 (row of the catalogue), ``time_E`` int64 (seconds since 1970, UTC), sorted by
-                         user, time and order in the file
+    visits.safetensors   ``item_E`` int32 (row of the catalogue), ``time_E`` int64 (seconds since 1970, UTC), ``user_E``
+                         int32 and ``period_E`` int32 (see `lgsid.rank.visits`), sorted by user, time and order in the
+                         file
     train.parquet, validation.parquet, test.parquet, cold.parquet
                          one row a request, in random order, in row groups of `GROUP`:
 

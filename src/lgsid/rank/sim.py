@@ -16,6 +16,7 @@ Axes: as in `lgsid.rank.base`; K visits of the random part.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -24,10 +25,10 @@ from torch.nn import functional
 
 from lgsid.config import RankConfig
 from lgsid.rank.attention import TargetAttention, masked_softmax
-from lgsid.rank.base import Batch
+from lgsid.rank.base import Batch, vectors
 from lgsid.rank.encoder import ItemEncoder
 from lgsid.rank.layers import Mlp
-from lgsid.rank.search import Kept, SearchRanker, search, vectors
+from lgsid.rank.search import Kept, SearchRanker, inner_products, search
 
 SAMPLE = 128
 """Visits of a request that train the soft search."""
@@ -64,23 +65,21 @@ class Sim(SearchRanker):
         same_BCT = (category_U[batch.history_BT][:, None] == wanted_BC1) & (wanted_BC1 >= 0) & batch.mask_BT[:, None]
         return search(torch.zeros_like(same_BCT, dtype=torch.int32), same_BCT, self.config.search.keep)
 
-    @torch.no_grad()
     def most_similar(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Kept:
-        """Soft search: the visits of the highest scores."""
-        score_BCT = self.similarity(q_BCD, vectors(e_UD, batch.history_BT))
+        """Soft search: the visits of the highest scores, (W_a q)(W_b h)^T / sqrt(D)."""
+        score_BCT = inner_products(self.queries(q_BCD), e_UD, batch.history_BT)
         return search(score_BCT, batch.mask_BT[:, None], self.config.search.keep)
 
-    def similarity(self, q_BCD: Tensor, h_BTD: Tensor) -> Tensor:
-        """Scores (B, C, T) of the soft search: (W_a q)(W_b h)^T / sqrt(D)."""
-        query_BCD = self.of_candidate(q_BCD) @ self.of_visit.weight / q_BCD.shape[-1] ** 0.5
-        score_BCT: Tensor = query_BCD @ h_BTD.transpose(1, 2)
-        return score_BCT
+    def queries(self, q_BCD: Tensor) -> Tensor:
+        """Queries (B, C, D) whose inner products with visits are the scores of the soft search."""
+        query_BCD: Tensor = self.of_candidate(q_BCD) @ self.of_visit.weight
+        return query_BCD / math.sqrt(q_BCD.shape[-1])
 
     def search_loss(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the soft search's own logits, from up to `SAMPLE` random visits of each request."""
         dice_B1T = torch.rand_like(batch.mask_BT[:, None], dtype=torch.float32)
         drawn = search(dice_B1T, batch.mask_BT[:, None], SAMPLE)
         h_BKD = vectors(e_UD, drawn.of(batch).history_BT)
-        weight_BCK = masked_softmax(self.similarity(q_BCD, h_BKD), drawn.mask_BXK)
+        weight_BCK = masked_softmax(self.queries(q_BCD) @ h_BKD.transpose(1, 2), drawn.mask_BXK)
         logit_BC = self.search_head(torch.cat([q_BCD, weight_BCK @ h_BKD], dim=-1)).squeeze(-1)
         return functional.binary_cross_entropy_with_logits(logit_BC, batch.label_BC)

@@ -6,7 +6,6 @@ Axes: as in `lgsid.rank.base`; S requests of a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from torch.nn import functional
 
 from lgsid.arrays import FloatArray, IntArray
 from lgsid.config import RankConfig, TrainerConfig
+from lgsid.rank.auc import auc
 from lgsid.rank.base import Ranker
 from lgsid.rank.loader import Batcher, SampleFile
-from lgsid.rank.metrics import auc
 from lgsid.rank.optimizer import rank_optimizer
+from lgsid.rank.samples import GROUP
 from lgsid.trainer import History, fit
-
-GROUP = 256
 
 
 class RankTraining:
@@ -44,19 +42,21 @@ class RankTraining:
 
     @property
     def examples(self) -> int:
-        """Groups of the training file."""
-        return self.train.groups
+        """Groups of the training file, as many as are wanted: they are a random part."""
+        wanted = self.config.most_requests
+        return self.train.groups if wanted is None else min(self.train.groups, -(-wanted // GROUP))
 
     def parameters(self) -> Sequence[dict[str, Any]]:
-        """Networks by Adam; embedding tables by row-wise Adagrad, large ones with sparse gradients."""
+        """Networks and small tables by Adam; large tables, whose gradients are sparse, by row-wise Adagrad."""
         large = list(self.ranker.items.large)
         of_tables = {id(table) for table in self.ranker.items.tables}
         rest = [parameter for parameter in self.ranker.parameters() if id(parameter) not in of_tables]
         small = [table for table in self.ranker.items.tables if all(table is not other for other in large)]
-        tables = {"lr": self.config.table_learning_rate, "rowwise": True}
         groups: list[dict[str, Any]] = [{"params": rest, "lr": self.config.learning_rate, "weight_decay": 0.0}]
-        groups += [{"params": small, **tables}] if small else []
-        groups += [{"params": large, **tables, "sparse": True}] if large else []
+        if small:
+            groups.append({"params": small, "lr": self.config.table_learning_rate, "weight_decay": 0.0})
+        if large:
+            groups.append({"params": large, "lr": self.config.sparse_learning_rate, "rowwise": True, "sparse": True})
         return groups
 
     def named(self) -> Mapping[str, Tensor]:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lgsid.config import RankConfig
 from lgsid.rank.attention import TargetAttention, masked_softmax
-from lgsid.rank.base import BANDS, GAPS, REGIONS, Batch
+from lgsid.rank.base import BANDS, GAPS, REGIONS, Batch, vectors
 from lgsid.rank.encoder import ItemEncoder
-from lgsid.rank.search import Kept, SearchRanker, search, vectors
+from lgsid.rank.search import Kept, SearchRanker, inner_products, search
 
 
 class Twin(SearchRanker):
@@ -50,7 +50,7 @@ class Twin(SearchRanker):
     def first_stage(self, query_BXD: Tensor, e_UD: Tensor, batch: Batch) -> Kept:
         """The visits of the highest scores."""
         bias_BHT = vectors(self._biases(), self._bucket(batch)).transpose(1, 2)
-        score_BXT = query_BXD @ vectors(e_UD, batch.history_BT).transpose(1, 2)
+        score_BXT = inner_products(query_BXD, e_UD, batch.history_BT)
         score_BXT = score_BXT + bias_BHT.repeat(1, query_BXD.shape[1] // self.attention.heads, 1)
         return search(score_BXT, batch.mask_BT[:, None], self.config.search.keep)
 
@@ -58,7 +58,7 @@ class Twin(SearchRanker):
         """Attention (B, C, D) over the kept visits, by the same scores."""
         of_kept = kept.of(batch)
         h_BXKD = vectors(e_UD, of_kept.history_BT.view_as(kept.place_BXK))
-        z_BXKD = h_BXKD + self.cross_BTD(of_kept).view_as(h_BXKD)
+        z_BXKD = h_BXKD + self.cross(of_kept).view_as(h_BXKD)
         score_BXK = (h_BXKD @ query_BXD[..., None]).squeeze(-1) + self._own_bias(kept, of_kept)
         weight_BXK = masked_softmax(score_BXK, kept.mask_BXK)
         pooled_BXD = (weight_BXK[:, :, None] @ z_BXKD).squeeze(2)

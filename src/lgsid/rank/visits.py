@@ -148,8 +148,11 @@ def with_rows(items: pl.DataFrame, frame: pl.DataFrame, events: pl.LazyFrame) ->
 
 
 def write_visits(path: Path, visits: Visits) -> None:
-    """Write ``item_E`` (int32) and ``time_E`` (int64) as safetensors."""
-    write_tensors(path, {"item_E": visits.item_E, "time_E": visits.time_E})
+    """Write ``item_E``, ``time_E``, ``user_E`` and ``period_E`` as safetensors; int64 the time, int32 the others."""
+    period_E = visits.period_E.astype(np.int32)
+    write_tensors(
+        path, {"item_E": visits.item_E, "time_E": visits.time_E, "user_E": visits.user_E, "period_E": period_E}
+    )
 
 
 def map_visits(path: Path, fix: str) -> tuple[CodeArray, IntArray]:
