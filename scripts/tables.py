@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from alignment_tables import ablation, efficiency, rewards, shipped, strangers, training_step
 from cells import REPOSITORY, Cell, cells, table
+from rank_tables import TABLES as RANK_TABLES
 from sid_tables import TABLES as SID_TABLES
 
 BLOCK = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -182,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "strangers": strangers,
     "training-step": training_step,
     **SID_TABLES,
+    **RANK_TABLES,
 }
 
 

@@ -138,6 +138,8 @@ def _execute(
     config: RunConfig, run: RunFolder, report: Report, stages: Sequence[Stage], force: bool
 ) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
+    for stage in stages:
+        stage.sources(config)  # what is missing is found now, not after an hour
     with run.lock():
         write_text(run.root / "config.yaml", config_yaml(config))
         for stage in stages:

@@ -122,6 +122,8 @@ def test_files_are_as_the_contract_says(items: pl.DataFrame, tmp_path: Path) -> 
     assert first.min() < np.quantile(found["train"]["time"], 0.05)
     assert first.max() > np.quantile(found["train"]["time"], 0.95)
     assert not (np.diff(first) > 0).all()
+    users = file.read_row_group(0).column("user").to_numpy()
+    assert len(np.unique(users)) == 9, "requests are not shuffled"
 
 
 def test_periods_follow_the_tokenisers_cut(items: pl.DataFrame, tmp_path: Path) -> None:
@@ -401,7 +403,7 @@ def test_the_order_of_a_page_says_nothing(items: pl.DataFrame, tmp_path: Path) -
 
 def test_a_page_that_goes_on_after_the_choice(items: pl.DataFrame, tmp_path: Path) -> None:
     """What is shown a moment after it is not known yet."""
-    scroll = [("u0", f"i{4 * k}", 20_000.0 + k) for k in range(20)]
+    scroll = [("u0", f"i{4 * (k if k < 10 else 10 + k % 9)}", 20_000.0 + k) for k in range(400)]
     events = [
         history(160, 300).with_columns(kind=pl.lit("click")),
         events_of(scroll, kind="impression"),

@@ -14,6 +14,7 @@ from lgsid.evaluate.embedding_section import embedding_section
 from lgsid.evaluate.making_section import making_section
 from lgsid.evaluate.map_figures import map_figures
 from lgsid.evaluate.meaning_section import meaning_section
+from lgsid.evaluate.rank_section import rank_section
 from lgsid.evaluate.results import Results
 from lgsid.evaluate.sid_section import sid_section
 from lgsid.evaluate.summary import summary_section
@@ -26,7 +27,7 @@ def build_report(
 
     Args:
         config: the run's configuration.
-        results: what stages 1 to 3 wrote.
+        results: what stages 1 to 4 wrote.
         geography: `neighbours.neighbour_geography` of the embeddings.
         alignment: `alignment_measures.measure_alignment`; None where the encoder was taken as it is.
     """
@@ -41,6 +42,7 @@ def build_report(
             *([alignment_section(config, results, alignment)] if alignment is not None else []),
             sid_section(results),
             meaning_section(results, maps, study_case(config, results)),
+            *([rank_section(config, results.ranking)] if results.ranking is not None else []),
             making_section(config, results),
         ),
     )

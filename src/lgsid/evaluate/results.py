@@ -17,6 +17,8 @@ from lgsid.errors import ArtifactError
 
 STAGES = {"1_data": "lgsid data", "2_align": "lgsid align", "3_sid": "lgsid tokenize"}
 """Stages a report needs, with the command that runs each."""
+RANKING = {"samples", "training", "rankers", "baselines", "gain_of_sid"}
+"""What `4_rank/metrics.json` holds."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Results:
         tokens: explanations by level (from 1) and code.
         manifests: manifest of each stage that has one.
         alignment: what was written about alignment; None where the encoder was taken as it is.
+        ranking: `4_rank/metrics.json`; None where no rankers were trained.
     """
 
     run: RunFolder
@@ -101,6 +104,7 @@ class Results:
     tokens: Mapping[int, Mapping[int, Token]]
     manifests: Mapping[str, Mapping[str, Any]]
     alignment: Alignment | None = None
+    ranking: Mapping[str, Any] | None = None
 
     @cached_property
     def codes(self) -> IntArray:
@@ -144,7 +148,7 @@ def _tensor(path: Path, fix: str) -> AnyArray | None:
 
 
 def load_results(run: RunFolder) -> Results:
-    """Read what stages 1 to 3 wrote.
+    """Read what stages 1 to 3 wrote, and the rankers' figures where there are any.
 
     Raises:
         ArtifactError: a file is missing, broken, or does not fit the others; names the command that makes it.
@@ -182,6 +186,7 @@ def load_results(run: RunFolder) -> Results:
         tokens=_tokens(paths["tokenizer/tokens.json"], run),
         manifests={stage: manifest for stage in STAGES if (manifest := run.manifest(stage)) is not None},
         alignment=_alignment(run, items),
+        ranking=_ranking(run),
     )
 
 
@@ -206,6 +211,17 @@ def _alignment(run: RunFolder, items: pl.DataFrame) -> Alignment | None:
         training=_without_nan(read_json(run.require("2_align", "training.json", command))),
         reward=None if reward is None else _without_nan(read_json(reward)),
     )
+
+
+def _ranking(run: RunFolder) -> dict[str, Any] | None:
+    path = run.path("4_rank", "metrics.json")
+    if not path.exists():
+        return None
+    metrics = _without_nan(read_json(path))
+    if not isinstance(metrics, dict) or not metrics.keys() >= RANKING:
+        raise ArtifactError(f"{path} lacks the figures of rankers ({', '.join(sorted(RANKING))})",
+                            f"lgsid rank {run.root}")  # fmt: skip
+    return metrics
 
 
 def _read_table(path: Path, run: RunFolder, stage: str) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from lgsid.evaluate.document import (
     percents,
     text,
 )
+from lgsid.evaluate.rank_verdicts import rank_key_figure, rank_verdicts
 from lgsid.evaluate.results import Results
 
 LEAST_PROVINCE_PURITY = 0.99
@@ -56,6 +57,9 @@ def summary_section(
     if alignment is not None and (aligned := alignment_key_figure(alignment)) is not None:
         items, _, *others = figures.figures  # in place of the shares after alignment alone
         figures = KeyFigures((items, aligned, *others))
+    if results.ranking is not None and (ranked := rank_key_figure(results.ranking)) is not None:
+        *others, _, energy = figures.figures  # in place of the entropy, which stands among the verdicts
+        figures = KeyFigures((*others, energy, ranked))
     blocks = (words, figures, Verdicts(verdicts))
     return Section("summary", "Summary", blocks)
 
@@ -121,6 +125,7 @@ def verdicts_of(
         _uniqueness_cost(results.sid_metrics),
         _neighbours(geography),
         *([] if alignment is None else alignment_verdicts(alignment)),
+        *([] if results.ranking is None else rank_verdicts(results.ranking)),
     ]
     return [verdict for verdict in found if verdict is not None]
 

@@ -70,7 +70,7 @@ def not_chosen(
 
     Returns:
         (E, negatives) rows of the catalogue, `OPEN` where there are fewer; None where there are no impressions.
-    """  # fmt: skip
+    """
     shown = events.filter(pl.col("kind") == KIND)
     count = int(shown.select(pl.len()).collect(engine="streaming").item())
     if not count:
@@ -138,17 +138,17 @@ def _walk(candidates_RC: CodeArray, shown: _Shown, visits: Visits, rows_R: IntAr
     start_R = np.searchsorted(shown.user_I, user_R)
     # what is shown with the last impression may stand behind it
     at_R = np.where(last_R >= start_R, np.searchsorted(shown.page_I, shown.page_I[last_R], side="right") - 1, -1)
-    column_R = np.ones(len(rows_R), dtype=np.int64)
+    column_R, looked_R = np.ones(len(rows_R), dtype=np.int64), np.zeros(len(rows_R), dtype=np.int64)
     left = np.flatnonzero(at_R >= start_R)
-    for _ in range(LOOK_BACK):
-        if not len(left):
-            break
+    while len(left):
         at = at_R[left]
-        item = shown.item_I[at]
-        good = (shown.time_I[at] <= time_R[left]) & (shown.chosen_I[at] >= time_R[left])
-        good &= (warm_N[item] == warm_R[left]) & ~(candidates_RC[left] == item[:, None]).any(axis=1)
+        item, known = shown.item_I[at], shown.time_I[at] <= time_R[left]
+        good = known & (shown.chosen_I[at] >= time_R[left]) & (warm_N[item] == warm_R[left])
+        good &= ~(candidates_RC[left] == item[:, None]).any(axis=1)
         rows = left[good]
         candidates_RC[rows, column_R[rows]] = item[good]
         column_R[rows] += 1
+        looked_R[left] += known
         at_R[left] -= 1
-        left = left[(at_R[left] >= start_R[left]) & (column_R[left] < candidates_RC.shape[1])]
+        more = (at_R[left] >= start_R[left]) & (looked_R[left] < LOOK_BACK)
+        left = left[more & (column_R[left] < candidates_RC.shape[1])]

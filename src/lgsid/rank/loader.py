@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ import polars as pl
 from lgsid.arrays import BoolArray, CodeArray, DoubleArray, FloatArray, IntArray
 from lgsid.data.labels import same_value_codes
 from lgsid.errors import ArtifactError
-from lgsid.geo import km_to_chord, unit_sphere
+from lgsid.geo import SpatialIndex, km_to_chord, unit_sphere
 from lgsid.mapped import map_tensor
 from lgsid.rank.visits import TRAINING, map_visits
 
@@ -57,10 +58,22 @@ class Requests:
 
     @classmethod
     def joined(cls, parts: Sequence[Requests]) -> Requests:
-        """Several in a row."""
+        """Several in a row; of none, no requests."""
+        if not parts:
+            none, nowhere = np.empty(0, dtype=np.int64), np.empty(0)
+            return cls(none, none, none, none, nowhere, nowhere, none[:, None], none.astype(np.bool_))
         if len(parts) == 1:
             return parts[0]
         return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
+
+
+_COLUMNS = {
+    **dict.fromkeys(("user", "first", "stop", "time"), "int64"),
+    **dict.fromkeys(("here_lat_deg", "here_lon_deg"), "double"),
+    "candidates": "fixed_size_list",
+    "first_visit": "bool",
+}
+"""Arrow types of a sample file's columns."""
 
 
 class SampleFile:
@@ -82,9 +95,13 @@ class SampleFile:
             self._file = pq.ParquetFile(path, memory_map=True)
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{path} cannot be read: {error}", MADE_BY) from error
-        missing = {column.name for column in fields(Requests)} - set(self._file.schema_arrow.names)
+        held = {field.name: str(field.type) for field in self._file.schema_arrow}
+        missing = _COLUMNS.keys() - held.keys()
         if missing:
             raise ArtifactError(f"{path} lacks the columns {', '.join(sorted(missing))}", MADE_BY)
+        for name, wanted in _COLUMNS.items():
+            if not held[name].startswith(wanted):
+                raise ArtifactError(f"{path}: {name} holds {held[name]}, expected {wanted}", MADE_BY)
         self._cache: OrderedDict[int, Requests] = OrderedDict()
 
     def __len__(self) -> int:
@@ -113,7 +130,12 @@ class SampleFile:
         return found
 
     def _decoded(self, group: int) -> Requests:
-        table = self._file.read_row_group(group, use_threads=False)
+        import pyarrow as pa
+
+        try:
+            table = self._file.read_row_group(group, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(f"{self.path} cannot be read: group {group}: {error}", MADE_BY) from error
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
         candidates = columns["candidates"]
         values = candidates.flatten().to_numpy().astype(np.int64).reshape(len(candidates), -1)
@@ -184,9 +206,8 @@ class Batcher:
         self.history, self.distance, self.device = history, distance, device
         self._place_N = np.full(len(items), -1, dtype=np.int64)
         if distance:
-            self._xyz_N3: FloatArray = unit_sphere(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy()).astype(
-                np.float32
-            )
+            self._lat_N, self._lon_N = items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy()
+            self._xyz_N3: FloatArray = unit_sphere(self._lat_N, self._lon_N).astype(np.float32)
             codes = same_value_codes(items)
             self._region_N3: IntArray = np.stack([codes[name] for name in ("province", "city", "district")], axis=1)
             self._edges = np.square(km_to_chord(BAND_EDGES_KM)).astype(np.float32)
@@ -242,12 +263,28 @@ class Batcher:
 
     def _distances(self, requests: Requests, history_BT: IntArray) -> dict[str, IntArray]:
         here_B3 = unit_sphere(requests.here_lat_deg, requests.here_lon_deg).astype(np.float32)
-        last_B = self.item_E[requests.stop - 1]
+        place_B = self._places(requests)
         result: dict[str, IntArray] = {}
         for axis, item in (("BC", requests.candidates), ("BT", history_BT)):
             squared = np.square(self._xyz_N3[item] - here_B3[:, None]).sum(-1)
             result[f"band_{axis}"] = np.searchsorted(self._edges, squared).astype(np.int64)
-            here, there = self._region_N3[last_B][:, None], self._region_N3[item]
+            here, there = self._region_N3[place_B][:, None], self._region_N3[item]
+            # codes are of whole paths, so the finest shared level decides, whatever is unknown above it
             same = (here == there) & (here >= 0)
-            result[f"region_{axis}"] = np.cumprod(same, axis=-1).sum(-1)
+            result[f"region_{axis}"] = (same * np.arange(1, 4)).max(-1)
         return result
+
+    def _places(self, requests: Requests) -> IntArray:
+        """The items (B,) whose regions are those of the users' places: the last visit's or, of users who are elsewhere
+        by what the event says, the nearest one."""
+        lat_B, lon_B = requests.here_lat_deg, requests.here_lon_deg
+        place_B: IntArray = self.item_E[np.maximum(requests.stop - 1, 0)].astype(np.int64)
+        there = (self._lat_N[place_B] == lat_B) & (self._lon_N[place_B] == lon_B) & (requests.stop > requests.first)
+        elsewhere = np.flatnonzero(~there)
+        if len(elsewhere):
+            place_B[elsewhere] = self._index.nearest(lat_B[elsewhere], lon_B[elsewhere])[0][:, 0]
+        return place_B
+
+    @cached_property
+    def _index(self) -> SpatialIndex:
+        return SpatialIndex(self._lat_N, self._lon_N)

@@ -48,9 +48,12 @@ def load_ranker(folder: Path) -> Ranker:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    stored = read_json(folder / "config.json")
-    if stored.get("format") != FORMAT or stored.get("model") not in RANKERS:
-        raise ArtifactError(f"{folder} does not hold a ranker of format {FORMAT}", AGAIN)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ArtifactError(f"no file {path}", AGAIN)
+    stored = read_json(path)
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT or stored.get("model") not in RANKERS:
+        raise ArtifactError(f"{path} does not describe a ranker of format {FORMAT}", AGAIN)
     try:
         tensors = load_file(folder / "ranker.safetensors")
         known = {name: tensors.pop(f"features.{name}").numpy() for name in _FEATURES}

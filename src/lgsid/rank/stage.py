@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lgsid.arrays import IntArray
+from lgsid.arrays import FloatArray, IntArray
 from lgsid.artifact import RunFolder, atomic_path, read_json, sha256_json, write_json
 from lgsid.config import RankConfig, RunConfig
 from lgsid.errors import DataError
@@ -25,8 +26,9 @@ WITHOUT = "without_sid"
 def rank_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     """Train the configured rankers on the run's visits, each with and without SIDs, and measure them.
 
-    Writes ``samples/``, one folder a ranker (see `lgsid.rank.pretrained`), ``scores/FILE.parquet`` (the logit of each
-    sample) and ``metrics.json``. Without ``rank.models`` there is nothing to do.
+    Writes ``samples/``, one folder a ranker (see `lgsid.rank.pretrained`), ``scores/FILE.parquet`` (row by row with
+    ``samples/FILE.parquet``, the logits of all candidates by each ranker) and ``metrics.json``. Without ``rank.models``
+    there is nothing to do.
 
     Returns:
         key figures: AUC of each ranker, and what the codes add to it.
@@ -46,6 +48,7 @@ def rank_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     barrier()
     scores, courses = _train_all(config, run, samples)
     metrics = _measured(config, samples, scores)
+    _write_scores(folder / "scores", scores)
     write_json(folder / METRICS, {"samples": counts, "training": courses, **metrics})
     return key_figures(counts, metrics)
 
@@ -111,7 +114,24 @@ def _train_all(config: RunConfig, run: RunFolder, samples: SampleFolder) -> tupl
             _train(name, options, config, run, samples, done)
         if is_main():
             scores[name], courses[name] = load_file(done), read_json(done.with_suffix(".json"))
+            shutil.copytree(_kept(done), run.path(FOLDER, name), dirs_exist_ok=True)
     return scores, courses
+
+
+def _kept(done: Path) -> Path:
+    """Where a finished ranker waits for the others: what else is in the stage's folder goes when a call continues."""
+    return done.with_suffix("") / "ranker"
+
+
+def _write_scores(folder: Path, scores: Mapping[str, Mapping[str, FloatArray]]) -> None:
+    for name in next(iter(scores.values())):
+        logits = {ranker: by_file[name] for ranker, by_file in scores.items()}
+        columns = [
+            pl.Series(ranker, logit_RC, dtype=pl.Array(pl.Float32, logit_RC.shape[1]))
+            for ranker, logit_RC in logits.items()
+        ]
+        with atomic_path(folder / f"{name}.parquet") as path:
+            pl.DataFrame(columns).write_parquet(path)
 
 
 def _train(
@@ -129,7 +149,7 @@ def _train(
     model = name.removesuffix(f"_{WITHOUT}")
     ranker, history = train(model, features, samples, options, config.seed, done.with_suffix(""), identity)
     if is_main():
-        save_ranker(ranker, run.path(FOLDER, name))
+        save_ranker(ranker, _kept(done))
         write_json(done.with_suffix(".json"), history.to_json())
         with atomic_path(done) as path:
             save_file(score_files(ranker, samples), path)

@@ -60,10 +60,9 @@ class RankTraining:
         return groups
 
     def named(self) -> Mapping[str, Tensor]:
-        """Parameters, and the running figures of Dice."""
-        return dict(self.ranker.named_parameters()) | {
-            name: buffer for name, buffer in self.ranker.named_buffers() if "running_" in name
-        }
+        """All that is saved of the ranker: parameters, and what Dice counts and averages."""
+        found: dict[str, Tensor] = self.ranker.state_dict(keep_vars=True)
+        return found
 
     def loss(self, examples_B: IntArray, generator: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """Binary cross-entropy of all candidates, and the model's own losses."""
@@ -80,7 +79,8 @@ class RankTraining:
         logit_SC = predict(self.ranker, self.validation, self.batcher)
         label_SC = np.zeros(logit_SC.shape, dtype=bool)
         label_SC[:, 0] = True
-        return {"score": auc(logit_SC.ravel(), label_SC.ravel()) or 0.5}
+        found = auc(logit_SC.ravel(), label_SC.ravel())
+        return {"score": 0.5 if found is None else found}
 
     def train_mode(self, training: bool) -> None:
         """Switch dropout and Dice."""
@@ -92,7 +92,7 @@ def predict(ranker: Ranker, samples: SampleFile, batcher: Batcher) -> FloatArray
     ranker.eval()
     with torch.inference_mode():
         parts = [ranker(batcher(requests)).logit_BC.float().cpu().numpy() for requests in samples.all(4)]
-    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+    return np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
 
 
 def train_ranker(

@@ -1,0 +1,1 @@
+"""Stage 4b: generative recommenders that speak in semantic IDs."""
