@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from collections import OrderedDict
@@ -45,7 +44,7 @@ from lgsid.config import RankConfig, TrainerConfig, load_run_config
 from lgsid.rank.auc import auc
 from lgsid.rank.base import DAYS, HOURS, Batch
 from lgsid.rank.features import item_features
-from lgsid.rank.loader import Batcher, Requests, SampleFolder
+from lgsid.rank.loader import Requests, SampleFolder
 from lgsid.rank.methods import make_ranker
 from lgsid.rank.optimizer import rank_optimizer
 from lgsid.rank.samples import GROUP, write_samples
@@ -84,21 +83,21 @@ class Ours:
             "search": {"history": LONG, "keep": KEEP, "heads": HEADS, "hash_bits": BITS},
         })  # fmt: skip
         features = item_features(data.samples.items, data.seen_N, None, config)
-        self.ranker = make_ranker(model, features, config, seed)
-        self.batcher = data.samples.batcher(self.ranker.history_length)
+        self.network = make_ranker(model, features, config, seed)
+        self.batcher = data.samples.batcher(self.network.history_length)
         # peers do not see how long ago a visit was
-        self.ranker.gap.weight.detach().zero_()
-        self.ranker.gap.weight.requires_grad_(False)
-        trained = [parameter for parameter in self.ranker.parameters() if parameter.requires_grad]
+        self.network.gap.weight.detach().zero_()
+        self.network.gap.weight.requires_grad_(False)
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = rank_optimizer([{"params": trained, "lr": rate, "weight_decay": 0.0}], TrainerConfig())
 
     def prepare(self, requests: Requests) -> Requests:
         return requests
 
     def step(self, requests: Requests) -> None:
-        self.ranker.train()
+        self.network.train()
         batch = self.batcher(requests)
-        scores = self.ranker(batch)
+        scores = self.network(batch)
         loss = functional.binary_cross_entropy_with_logits(scores.logit_BC, batch.label_BC)
         for extra in scores.losses.values():
             loss = loss + extra
@@ -107,7 +106,7 @@ class Ours:
         self.optimizer.step()
 
     def scores(self, requests: Requests) -> Tensor:
-        return self.ranker.eval()(self.batcher(requests)).logit_BC.flatten()
+        return self.network.eval()(self.batcher(requests)).logit_BC.flatten()
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,12 @@ class Rechub:
         head: dict[str, Any] = {"dims": list(HIDDEN)}
         self.auxiliary = model == "dien"
         if self.auxiliary:
-            self.model = DIEN(context, history, others, target, head, alpha=AUXILIARY)
+            self.network = DIEN(context, history, others, target, head, alpha=AUXILIARY)
         else:
-            self.model = DIN(context, history, target, head, {"dims": list(ATTENTION)})
+            self.network = DIN(context, history, target, head, {"dims": list(ATTENTION)})
         self.batcher = data.samples.batcher(SHORT)
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
         self.criterion = torch.nn.BCELoss()
 
     def prepare(self, requests: Requests) -> tuple[dict[str, Tensor], Tensor]:
@@ -171,17 +170,17 @@ class Rechub:
         return x, flat.label_S
 
     def step(self, batch: tuple[dict[str, Tensor], Tensor]) -> None:
-        self.model.train()
+        self.network.train()
         x, label_S = batch
-        found = self.model(x)
+        found = self.network(x)
         prediction_S, extra = found if self.auxiliary else (found, 0.0)
         loss = self.criterion(prediction_S, label_S) + extra
-        self.model.zero_grad()
+        self.network.zero_grad()
         loss.backward()
         self.optimizer.step()
 
     def scores(self, batch: tuple[dict[str, Tensor], Tensor]) -> Tensor:
-        found = self.model.eval()(batch[0])
+        found = self.network.eval()(batch[0])
         return found[0] if self.auxiliary else found
 
 
@@ -204,12 +203,12 @@ class Fuxi:
         features.labels, features.default_emb_dim = ["label"], DIM
         self.behind = model == "dien"
         self.batcher = data.samples.batcher(LONG if model in ("sim", "eta") else SHORT)
-        self.model = self._class(model)(
+        self.network = self._class(model)(
             features, gpu=-1, embedding_dim=DIM, dnn_hidden_units=list(HIDDEN), dnn_activations="Dice",
             learning_rate=rate, optimizer="adam", loss="binary_crossentropy", metrics=["AUC"], verbose=0,
             model_root=tempfile.gettempdir(), **self._own(model),
         )  # fmt: skip
-        self.model._batch_index, self.model._max_gradient_norm = 0, 10.0
+        self.network._batch_index, self.network._max_gradient_norm = 0, 10.0
 
     @staticmethod
     def _class(model: str) -> Any:
@@ -223,13 +222,14 @@ class Fuxi:
     @staticmethod
     def _own(model: str) -> dict[str, Any]:
         # of the short history it takes one visit less than it is told
-        search = {"attention_dim": DIM, "num_heads": HEADS, "short_seq_len": SHORT + 1, "topk": KEEP}
-        return {
+        search: dict[str, Any] = {"attention_dim": DIM, "num_heads": HEADS, "short_seq_len": SHORT + 1, "topk": KEEP}
+        options: dict[str, dict[str, Any]] = {
             "din": {"attention_hidden_units": list(ATTENTION), "attention_hidden_activations": "Dice"},
             "dien": {"batch_norm": False},
             "sim": search,
             "eta": search | {"hash_bits": BITS},
-        }[model]
+        }
+        return options[model]
 
     def prepare(self, requests: Requests) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         flat = Flat.of(self.batcher(requests), self.behind)
@@ -241,11 +241,11 @@ class Fuxi:
         )
 
     def step(self, batch: tuple[dict[str, Tensor], dict[str, Tensor], Tensor]) -> None:
-        self.model.train()
-        self.model.train_step(batch)
+        self.network.train()
+        self.network.train_step(batch)
 
     def scores(self, batch: tuple[dict[str, Tensor], dict[str, Tensor], Tensor]) -> Tensor:
-        return self.model.eval()(batch)["y_pred"].flatten()
+        return self.network.eval()(batch)["y_pred"].flatten()
 
 
 PEERS: dict[str, Callable[[str, Data, float, int], Any]] = {"torch-rechub": Rechub, "fuxictr": Fuxi}
@@ -253,29 +253,42 @@ PAIRS = ("din-torch-rechub", "din-fuxictr", "dien-torch-rechub", "dien-fuxictr",
 
 
 class Contender:
-    """One side of a pair in training: its batches, the times of its steps, and its best epoch."""
+    """One side of a pair in training: its batches, the times of its steps, and the parameters of its best epoch."""
 
-    def __init__(self, model: Any, data: Data) -> None:
-        self.model = model
+    def __init__(self, side: Any, data: Data) -> None:
+        self.side = side
         self.train, self.validation, self.test = (
-            [model.prepare(requests) for requests in part] for part in (data.train, data.validation, data.test)
+            [side.prepare(requests) for requests in part] for part in (data.train, data.validation, data.test)
         )
         self.seconds: list[float] = []
-        self.best, self.found, self.epoch = 0.0, 0.0, 0
+        self.score, self.epoch = 0.0, 0
+        self.best: dict[str, Tensor] = {}
 
     def step(self, batch: int) -> None:
         started = time.perf_counter()
-        self.model.step(self.train[batch])
+        self.side.step(self.train[batch])
         self.seconds.append(time.perf_counter() - started)
 
     def validate(self, data: Data, epoch: int) -> None:
         score = self._auc(self.validation, data.validation)
-        if score > self.best:
-            self.best, self.found, self.epoch = score, self._auc(self.test, data.test), epoch
+        if score > self.score:
+            self.score, self.epoch = score, epoch
+            self.best = {name: value.clone() for name, value in self.side.network.state_dict().items()}
+
+    def measure(self, data: Data) -> dict[str, float]:
+        samples = data.train[0].candidates.size
+        self.side.network.load_state_dict(self.best)
+        return {
+            "test_auc": self._auc(self.test, data.test),
+            "validation_auc": self.score,
+            "epoch": self.epoch,
+            "samples_per_second": samples / float(np.median(self.seconds[2:])),
+            "fastest_samples_per_second": samples / min(self.seconds),
+        }
 
     def _auc(self, batches: Sequence[Any], requests: Sequence[Requests]) -> float:
         with torch.no_grad():
-            scores_S = torch.cat([self.model.scores(batch) for batch in batches]).numpy()
+            scores_S = torch.cat([self.side.scores(batch) for batch in batches]).numpy()
         label_S = np.concatenate([np.arange(part.candidates.size) % part.candidates.shape[1] == 0 for part in requests])
         found = auc(scores_S, label_S)
         assert found is not None
@@ -295,17 +308,7 @@ def compete(model: str, peer: str, data: Data, rate: float, epochs: int, seed: i
                 side.step(batch)
         for side in sides.values():
             side.validate(data, epoch)
-    samples = data.train[0].candidates.size
-    return {
-        name: {
-            "test_auc": side.found,
-            "validation_auc": side.best,
-            "epoch": side.epoch,
-            "samples_per_second": samples / float(np.median(side.seconds[2:])),
-            "fastest_samples_per_second": samples / min(side.seconds),
-        }
-        for name, side in sides.items()
-    }
+    return {name: side.measure(data) for name, side in sides.items()}
 
 
 def load(run: Path, requests: int) -> Data:
@@ -323,7 +326,7 @@ def load(run: Path, requests: int) -> Data:
             return [samples.file(file).read([group]) for group in range(groups)]
 
         # what is mapped stays readable after the folder is gone
-        return Data(samples, samples.seen(), some("train", requests), some("validation", 1_536), some("test", 6_144))
+        return Data(samples, samples.seen(), some("train", requests), some("validation", 1_536), some("test", 4_096))
 
 
 def summary(pair: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -359,7 +362,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=PAIRS)
     parser.add_argument("--requests", type=int, default=10_240)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -376,9 +379,7 @@ def main() -> None:
     rows = known["rows"] if known.get("config_sha256") == digest else {}
     for pair in args.pairs:
         model, peer = pair.split("-", 1)
-        rows[pair] = summary(
-            pair, [compete(model, peer, data, args.rate, args.epochs, seed) for seed in args.seeds]
-        )
+        rows[pair] = summary(pair, [compete(model, peer, data, args.rate, args.epochs, seed) for seed in args.seeds])
         show(rows[pair])
         write_json(args.out, {
             "experiment": "rankers", "settings": settings, "config_sha256": digest, "rows": rows,
@@ -394,4 +395,4 @@ def peer_versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -115,7 +115,7 @@ def state_of(training: RankTraining) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in training.ranker.state_dict().items()}
 
 
-def some_requests(samples: SampleFolder, name: str = "test", count: int = 24) -> Requests:
+def some_requests(samples: SampleFolder, name: str = "test", count: int = 12) -> Requests:
     """The first requests of a file; every second one has a short past."""
     requests = samples.file(name).read([0])[:count]
     row_B = np.arange(len(requests))

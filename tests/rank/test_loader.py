@@ -49,11 +49,11 @@ def catalogue(count: int, seed: int) -> pl.DataFrame:
 
 
 def diary(items: int, seed: int) -> tuple[IntArray, IntArray, IntArray]:
-    """User, item and time of visits, sorted; gaps from seconds to years."""
+    """User, item and time of visits, sorted; gaps from a second to thirty years."""
     rng = np.random.default_rng(seed)
     visits = [rng.integers(1, 12) for _ in range(rng.integers(1, 6))]
     user_E = np.repeat(np.arange(len(visits)), visits)
-    time_E = np.concatenate([T0 + np.cumsum(10 ** rng.uniform(0, 7.5, n)).astype(np.int64) for n in visits])
+    time_E = np.concatenate([T0 + np.cumsum(10 ** rng.uniform(0, 9, n)).astype(np.int64) for n in visits])
     return user_E, rng.integers(0, items, len(user_E)).astype(np.int32), time_E
 
 

@@ -9,18 +9,30 @@ import json
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
-from toy_rank import COMBINATIONS, rank_config, some_requests, state_of, toy_ranking, write_toy
+from toy_rank import (
+    COMBINATIONS,
+    TRAINING_SHARE,
+    features_of,
+    rank_config,
+    some_requests,
+    state_of,
+    toy_events,
+    toy_ranking,
+    write_toy,
+)
 
 from lgsid.arrays import FloatArray, IntArray
 from lgsid.errors import ArtifactError, ConfigError
+from lgsid.rank import ranking
 from lgsid.rank.auc import auc
 from lgsid.rank.base import BANDS, GAPS, REGIONS, Batch, Ranker
+from lgsid.rank.features import ItemFeatures
 from lgsid.rank.loader import Batcher, Requests, SampleFolder
 from lgsid.rank.methods import RANKERS, make_ranker, ranker_class
 from lgsid.rank.pretrained import load_ranker, save_ranker
@@ -81,7 +93,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 # --- Scores -----------------------------------------------------------------------------------------------------------
 def test_alone_equals_in_a_batch(case: Case) -> None:
     together = case.scores()
-    for row in (0, 7, 23):
+    for row in (0, 7, 11):
         close(case.scores(case.requests[row : row + 1]), together[row : row + 1])
 
 
@@ -156,6 +168,26 @@ def test_the_history_counts_and_what_is_beyond_its_length_does_not(case: Case) -
     assert not torch.allclose(with_other_visits(edge, requests.stop[one] - 1)[one], before[one])
 
 
+@pytest.mark.parametrize("name", sorted(name for name in RANKERS if ranker_class(name).long))
+def test_long_histories_have_a_short_term_part(name: str, toy: SampleFolder) -> None:
+    """It is the second half of the interest, and looks at `RankConfig.history` visits."""
+    case = made(toy, name, "everything", True)
+    batch = case.batcher(case.requests)
+    recent = case.ranker.config.history
+    assert batch.mask_BT.shape[1] > recent
+
+    def short_term(change: slice) -> Tensor:
+        other = batch.history_BT.clone()
+        other[:, change] = (other[:, change] + 1) % len(batch.items_U)
+        e_UD = case.ranker.items(batch.items_U)
+        looked = case.ranker.look(e_UD[batch.candidates_BC], e_UD, replace(batch, history_BT=other))
+        return looked.vector_BCI[..., case.ranker.items.dim :].detach()
+
+    expected = short_term(slice(0, 0))
+    assert torch.equal(short_term(slice(0, -recent)), expected)
+    assert not torch.allclose(short_term(slice(-recent, -recent + 1)), expected)
+
+
 def test_users_without_a_past(case: Case) -> None:
     """Alone, all at once, and among others: finite, and nobody else's scores change."""
     requests = case.requests
@@ -189,20 +221,23 @@ def test_every_parameter_learns_and_users_without_a_past_do_no_harm(
 # --- Training ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("combination", ["everything", "sid"])
 def test_same_seed_same_bits(name: str, distance: bool, combination: str, toy: SampleFolder) -> None:
-    config = rank_config(combination, distance=distance, dropout=0.2, most_requests=768)
-    trainings = [toy_ranking(name, toy, config, seed) for seed in (0, 0, 1)]
-    histories = [train_ranker(training, config, seed) for training, seed in zip(trainings, (3, 3, 4), strict=True)]
-    one, two, other = (state_of(training) for training in trainings)
+    config = rank_config(combination, distance=distance, dropout=0.2, most_requests=512)
+    one, two = (toy_ranking(name, toy, config, seed=0) for _ in range(2))
+    histories = [train_ranker(training, config, seed=3) for training in (one, two)]
     assert histories[0].to_json() == histories[1].to_json()
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert all(torch.equal(tensor, state_of(two)[key]) for key, tensor in state_of(one).items())
+
+
+def test_another_seed_gives_another_ranker(name: str, toy: SampleFolder) -> None:
+    one, other = (state_of(toy_ranking(name, toy, rank_config(), seed)) for seed in (0, 1))
     assert not any(torch.equal(one[key], other[key]) for key in one if key.startswith("items.tables"))
 
 
 def learnt(samples: SampleFolder, name: str, sid: str) -> dict[str, float]:
     """AUC on the test and cold files after some epochs."""
     config = rank_config(
-        "everything", sid=sid, dim=16, token_dim=16, hidden=(32,), attention_hidden=(16,), history=10, epochs=4,
-        patience=9, learning_rate=2e-2, table_learning_rate=5e-2,
+        "everything", sid=sid, dim=16, token_dim=16, hidden=(32,), attention_hidden=(16,), history=10,
+        epochs=6 if sid == "levels" else 3, patience=9, learning_rate=2e-2, table_learning_rate=5e-2,
     )  # fmt: skip
     training = toy_ranking(name, samples, config)
     train_ranker(training, config, seed=0)
@@ -227,7 +262,7 @@ def test_codes_tell_of_items_that_nobody_has_visited(name: str, toy: SampleFolde
 def test_without_codes_they_are_all_alike(name: str, toy: SampleFolder) -> None:
     """Their labels mean nothing here, and they have no ID of their own."""
     found = learnt(toy, name, "none")
-    assert abs(found["cold"] - 0.5) < 0.08
+    assert abs(found["cold"] - 0.5) < 0.1
 
 
 # --- Folders ----------------------------------------------------------------------------------------------------------
@@ -249,9 +284,7 @@ def test_saved_and_loaded_gives_the_same_scores(case: Case, tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "ranker.safetensors"}
 
 
-def _features(ranker: Ranker) -> Any:
-    from lgsid.rank.features import ItemFeatures
-
+def _features(ranker: Ranker) -> ItemFeatures:
     items = ranker.items
     return ItemFeatures(
         items.names,
@@ -315,14 +348,10 @@ def test_torchs_own_generator_is_left_alone(name: str, toy: SampleFolder) -> Non
 
 
 # --- What training must not know --------------------------------------------------------------------------------------
-def test_training_knows_nothing_of_what_comes_after(toy: SampleFolder, tmp_path: Path) -> None:
+def test_training_knows_nothing_of_what_comes_after(
+    toy: SampleFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Later events are changed: features, training batches, counts and baselines stay, bit by bit."""
-    import polars as pl
-    from toy_rank import TRAINING_SHARE, features_of, toy_events
-
-    from lgsid.rank.baselines import ItemCoVisits, PopularWithinReach, Revisit
-    from lgsid.rank.visits import TRAINING
-
     events = toy_events()
     later = events["timestamp"] > events["timestamp"].quantile(TRAINING_SHARE, "lower")
     rng = np.random.default_rng(1)
@@ -343,12 +372,8 @@ def test_training_knows_nothing_of_what_comes_after(toy: SampleFolder, tmp_path:
     for group in range(trainings[0].examples):
         one, two = (vars(training.batcher(training.train.read([group]))) for training in trainings)
         assert all(torch.equal(one[key], two[key]) for key in one), group
-    rows = len(toy.items)
-    lat, lon = toy.items["lat_deg"].to_numpy(), toy.items["lon_deg"].to_numpy()
-    for baseline in (PopularWithinReach(lat, lon), Revisit(rows), ItemCoVisits(rows)):
-        scores = []
-        for samples in (toy, other):
-            user_E, period_E = samples.users_and_periods()
-            baseline.fit(user_E, samples.item_E, samples.time_E, period_E == TRAINING)
-            scores.append(baseline.score(samples.file("train").read([0]), samples.item_E))
-        assert np.array_equal(*scores), baseline.name
+    monkeypatch.setattr(ranking, "MEASURED", ("train",))
+    one, two = (ranking.baseline_scores(samples, reach_km=2.0) for samples in (toy, other))
+    assert len(one) == 3
+    for name, scores in one.items():
+        assert np.array_equal(scores["train"], two[name]["train"]), name

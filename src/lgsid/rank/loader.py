@@ -279,8 +279,7 @@ class Batcher:
         by what the event says, the nearest one."""
         lat_B, lon_B = requests.here_lat_deg, requests.here_lon_deg
         place_B: IntArray = self.item_E[np.maximum(requests.stop - 1, 0)].astype(np.int64)
-        there = (self._lat_N[place_B] == lat_B) & (self._lon_N[place_B] == lon_B) & (requests.stop > requests.first)
-        elsewhere = np.flatnonzero(~there)
+        elsewhere = np.flatnonzero((self._lat_N[place_B] != lat_B) | (self._lon_N[place_B] != lon_B))
         if len(elsewhere):
             place_B[elsewhere] = self._index.nearest(lat_B[elsewhere], lon_B[elsewhere])[0][:, 0]
         return place_B
