@@ -78,17 +78,20 @@ def beam_search(decoder: CodeDecoder[Cache], trie: BatchTrie, beams: int, device
         W items of each request, or as many as its trie has.
     """
     tables: _Tables[Cache] = _Tables(trie, device)
+    if not len(tables.row_M):
+        nothing_B1 = torch.full((len(trie), 1), -1, dtype=torch.int64, device=device)
+        return Found(nothing_B1, torch.full(nothing_B1.shape, -torch.inf, device=device))
     logp_BWK, cache = decoder.start()
     start_BW, stop_BW = tables.root_B2[:, :1], tables.root_B2[:, 1:]
     score_BW = torch.zeros(len(trie), 1, device=device)
+    parent_BW = token_BW = torch.zeros(len(trie), 1, dtype=torch.int64, device=device)
     for level, token_M in enumerate(tables.tokens):
         if level:
             logp_BWK, cache = decoder.step(cache, parent_BW, token_BW, level)
         node_BW, parent_BW, score_BW = _best(score_BW, logp_BWK, start_BW, stop_BW, token_M, beams)
-        token_BW = token_M[node_BW] if len(token_M) else torch.zeros_like(node_BW)
+        token_BW = token_M[node_BW]
         start_BW, stop_BW = tables.children[level][node_BW], tables.children[level][node_BW + 1]
-    rows_M = tables.row_M if len(tables.row_M) else tables.row_M.new_zeros(1)
-    row_BW = torch.where(score_BW > -torch.inf, rows_M[start_BW.clamp(max=len(rows_M) - 1)], -1)
+    row_BW = torch.where(score_BW > -torch.inf, tables.row_M[start_BW.clamp(max=len(tables.row_M) - 1)], -1)
     return Found(row_BW, score_BW)
 
 
@@ -100,13 +103,13 @@ def _best(
     Where a request has fewer children than beams, nodes of score -inf fill up; what they say means nothing.
     """
     alive_BW = score_BW > -torch.inf
-    width = max(1, int(((stop_BW - start_BW) * alive_BW).max())) if len(score_BW) else 1
+    width = int(((stop_BW - start_BW) * alive_BW).max())
     node_BWC = start_BW[..., None] + torch.arange(width, device=score_BW.device)
     allowed_BWC = (node_BWC < stop_BW[..., None]) & alive_BW[..., None]
-    node_BWC = node_BWC.clamp(max=max(0, len(token_M) - 1))
-    token_BWC = token_M[node_BWC] if len(token_M) else torch.zeros_like(node_BWC)
+    node_BWC = node_BWC.clamp(max=len(token_M) - 1)
+    token_BWC = token_M[node_BWC]
     score_BWC = (score_BW[..., None] + logp_BWK.float().gather(2, token_BWC)).masked_fill(~allowed_BWC, -torch.inf)
-    best_BW, place_BW = score_BWC.flatten(1).topk(min(beams, score_BWC[0].numel() if len(score_BWC) else 1), dim=1)
+    best_BW, place_BW = score_BWC.flatten(1).topk(min(beams, score_BWC[0].numel()), dim=1)
     return node_BWC.flatten(1).gather(1, place_BW), place_BW // width, best_BW
 
 

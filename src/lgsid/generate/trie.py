@@ -1,8 +1,8 @@
 """All SIDs of a catalogue as a prefix trie in flat arrays, and the part of it that a user can reach.
 
-Items are sorted by their SID; then a prefix is a run of items, the nodes of a level are runs one after the other, and the
-children of a node are a run of the next level's nodes. So a level is two arrays: the token of each node, and where its
-children begin. No node is an object, and a million items of three tokens take some 30 MB.
+Items are sorted by their SID; then a prefix is a run of items, the nodes of a level are runs one after the other, and
+the children of a node are a run of the next level's nodes. So a level is two arrays: the token of each node, and where
+its children begin. No node is an object, and a million items of three tokens take some 30 MB.
 
 The same holds for any set of items, such as those within reach of a user (*reachable-first decoding*): their places in
 the order, sorted, give a trie of their own by comparing neighbours, in time linear in their number and independent of
@@ -82,8 +82,8 @@ class Trie:
         if len(same):
             a, b = self.row_N[same[0] - 1], self.row_N[same[0]]
             raise DataError(
-                f"items {a} and {b} have one SID, {'-'.join(map(str, codes_NL[b]))}, so a generator could not tell them "
-                f"apart; {len(same)} more items share theirs",
+                f"items {a} and {b} have one SID, {'-'.join(map(str, codes_NL[b]))}, so a generator could not tell them"
+                f" apart; {len(same)} items in all have that of another one",
                 "make SIDs unique: lgsid tokenize RUN does",
             )
         self._node_LN: CodeArray = np.cumsum(differs_NL, axis=0, dtype=np.int32).T.copy() - 1
