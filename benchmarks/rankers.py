@@ -9,6 +9,9 @@ same learning rate, and take turns step by step in one process on one thread; a 
 Ours also makes its batch from the visits within the timed step, peers get theirs ready-made. After each epoch both are
 validated, and the test AUC is that of each one's best epoch.
 
+The training is short, and the peers are mostly still improving when it ends: the AUC says how far each side gets with
+so many samples, not where it would end.
+
 Peers run as they come from the package index. What they are given their way:
 
 - torch-rechub: padding (ID 0, a zero vector) behind the history, which its DIEN needs and its DIN does not mind; the

@@ -61,6 +61,8 @@ LABELLED = ("id+labels", "lgsid+labels")
 RUNS = {"unaligned": "seed0", "aligned": "aligned0"}
 PROTOCOL = 1
 """Counts changes of what is measured; part of every cell's hash."""
+LATER = {"least_updates"}
+"""Options that came after the first cells and change nothing there."""
 HISTORY = 300
 """Visits that SIM, TWIN and ETA search: nine in ten users have fewer."""
 
@@ -125,7 +127,8 @@ class Cell:
         samples = self.config.rank.samples.model_dump(mode="json")
         events = sha256_file(self.run.path("1_data", "events.parquet"))
         codes = sha256_file(self.codes) if self.codes else None
-        return sha256_json([PROTOCOL, self.model, self.method, self.rank.model_dump(mode="json"), self.seed, samples,
+        options = self.rank.model_dump(mode="json", exclude=LATER)
+        return sha256_json([PROTOCOL, self.model, self.method, options, self.seed, samples,
                             self.config.sid.training_share, events, codes])  # fmt: skip
 
 

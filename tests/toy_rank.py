@@ -91,7 +91,7 @@ def rank_config(combination: str = "everything", **changes: Any) -> RankConfig:
     """Tiny sizes, quick learning."""
     tiny = {
         "dim": 8, "token_dim": 4, "history": 6, "attention_hidden": (8,), "hidden": (16,), "epochs": 1,
-        "learning_rate": 1e-2, "table_learning_rate": 2e-2, "validations": 2,
+        "least_updates": 1, "learning_rate": 1e-2, "table_learning_rate": 2e-2, "validations": 2,
         "search": {"history": 20, "keep": 4, "heads": 2, "hash_bits": 16},
     }  # fmt: skip
     return RankConfig.model_validate({**tiny, **COMBINATIONS[combination], **changes})

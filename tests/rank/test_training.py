@@ -250,3 +250,10 @@ def test_the_trainer_s_examples_are_groups(toy: SampleFolder) -> None:
     training.loss = counting  # type: ignore[method-assign]
     fit(training, TrainerConfig(epochs=1, batch=2), seed=0, optimizer=rank_optimizer)
     assert sorted(read) == list(range(toy.file("train").groups))
+
+
+def test_few_samples_are_gone_through_more_often(toy: SampleFolder) -> None:
+    config = quick(most_requests=2 * GROUP, epochs=1, validations=2, least_updates=7)
+    assert train_ranker(toy_ranking("din", toy, config), config, seed=0).steps == 7
+    enough = config.model_copy(update={"least_updates": 1})
+    assert train_ranker(toy_ranking("din", toy, enough), enough, seed=0).steps == 2

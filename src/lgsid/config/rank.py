@@ -76,7 +76,9 @@ class RankConfig(Strict):
     most_requests: int | None = Field(default=None, ge=1)
     """Train on so many random requests at most; histories stay whole."""
     epochs: float = Field(default=3.0, gt=0)
-    """Passes over the training samples."""
+    """Passes over the training samples …"""
+    least_updates: int = Field(default=600, ge=1)
+    """… and more where that makes fewer updates; early stopping ends what does not help."""
     batch: int = Field(default=256, ge=1)
     """Positives per update, each with its negatives."""
     learning_rate: float = Field(default=3e-3, gt=0)

@@ -99,9 +99,10 @@ def train_ranker(
     training: RankTraining, config: RankConfig, seed: int, folder: Path | None = None, identity: str = ""
 ) -> History:
     """Train with early stopping on validation AUC; the ranker keeps its best parameters."""
+    groups = max(1, round(config.batch / GROUP))
     trainer = TrainerConfig(
-        epochs=config.epochs,
-        batch=max(1, round(config.batch / GROUP)),
+        epochs=max(config.epochs, config.least_updates * groups / max(1, training.examples)),
+        batch=groups,
         warmup_share=0.02,
         validations=config.validations,
         patience=config.patience,
