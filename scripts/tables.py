@@ -139,6 +139,27 @@ def alignment_claims(bench: dict[str, Cell]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def ranker_claims(bench: dict[str, Cell]) -> list[list[str]]:
+    """Speed of training rankers, beside two libraries on the same samples; and of updating a large table."""
+    names = {"din": "DIN", "dien": "DIEN", "sim": "SIM", "eta": "ETA"}
+    peers = {"torch-rechub": "torch-rechub", "fuxictr": "FuxiCTR"}
+    rows = []
+    for pair, found in bench["rankers"]["rows"].items():
+        model, peer = pair.split("-", 1)
+        rows.append([
+            f"train {names[model]}, samples/s", f"{found['ours']['samples_per_second']:,.0f}",
+            f"{peers[peer]} {found['peer']['samples_per_second']:,.0f}", f"{found['speed_ratio']:.2f}", "`rankers.py`",
+        ])  # fmt: skip
+    update = bench["update_speed"]["metrics"]
+    times = update["ascending rows, ms"]
+    rows.append([
+        f"update {update['touched']:,} rows of a table of {update['rows']:,} × {update['dim']}",
+        f"{times['ours']:.1f} ms", f"torch's SparseAdam {times['torch SparseAdam']:.1f} ms",
+        f"{times['torch SparseAdam / ours']:.2f}", "`update_speed.py`",
+    ])  # fmt: skip
+    return rows
+
+
 def claims() -> str:
     """Other speed and memory claims, each with the script that measures it and what it is compared with."""
     bench = {
@@ -166,6 +187,7 @@ def claims() -> str:
         ])  # fmt: skip
     rows += data_claims(bench)
     rows += alignment_claims(bench)
+    rows += ranker_claims(bench)
     return table("what | lgsid | beside | ratio | script", rows)
 
 
