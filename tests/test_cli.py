@@ -72,7 +72,7 @@ def test_errors_are_one_message_and_its_fix() -> None:
 def test_dry_run_does_nothing(tmp_path: Path) -> None:
     result = lgsid("run", "--out", tmp_path / "run", "--dry-run", "--json", *SMALL)
     plan = json.loads(result.stdout)["plan"]
-    assert list(plan) == ["1_data", "2_align", "3_sid", "5_report"]
+    assert list(plan) == ["1_data", "2_align", "3_sid", "4_rank", "5_report"]
     assert set(plan.values()) == {"run"}
     assert not (tmp_path / "run").exists()
     missing = lgsid("run", "--dry-run", "--set", "data.world=null", "--set", "data.items=nowhere.csv")
@@ -243,7 +243,7 @@ def test_two_processes_train_one_run(toy: Path, tmp_path: Path) -> None:
     result = torchrun("run", toy, "--out", run, cache=tmp_path / "cache")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("report: ") == 1  # only the first process speaks
-    for stage in ("1_data", "2_align", "3_sid", "5_report"):
+    for stage in ("1_data", "2_align", "3_sid", "4_rank", "5_report"):
         assert (run / stage / "manifest.json").exists()
     plan = json.loads(lgsid("report", run, "--dry-run", "--json").stdout)["plan"]
     assert set(plan.values()) == {"kept"}  # every file as its manifest says

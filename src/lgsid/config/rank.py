@@ -80,7 +80,7 @@ class RankConfig(Strict):
     least_updates: int = Field(default=600, ge=1)
     """… and more where that makes fewer updates; early stopping ends what does not help."""
     batch: int = Field(default=256, ge=1)
-    """Positives per update, each with its negatives."""
+    """Positives per update, each with its negatives; rounded to a multiple of 256, which is what is read at once."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Of the networks, by Adam."""
     table_learning_rate: float = Field(default=5e-3, gt=0)
