@@ -219,7 +219,9 @@ def gained(dataset: str, column: Column, method: str, distance: bool = False) ->
 
 def short() -> str:
     """Means of both datasets side by side without distances, and how far seeds are apart."""
-    across = [(dataset, fullest(dataset, model)) for dataset in DATASETS for model in MODELS]
+    everything = [(dataset, fullest(dataset, model)) for dataset in DATASETS for model in MODELS]
+    begun = [place for place in everything if any(group(*place, method) for method in METHODS)]
+    across = begun or everything
     rows = []
     for method, name in (BASELINES | METHODS).items():
         known = [values(group(dataset, column, method), "auc") for dataset, column in across]
@@ -237,7 +239,11 @@ def short() -> str:
     names = [
         f"{dataset.split('-')[0]} {MODELS[column[0]]}{'' if column[1] is None else '*'}" for dataset, column in across
     ]
-    return table(" | ".join(["AUC", *names]), rows) + "\n\n" + _footnote(across)
+    rest = len(everything) - len(across)
+    left_out = (
+        f" {rest} of {len(everything)} pairs of dataset and ranker have no cell yet and are left out." if rest else ""
+    )
+    return table(" | ".join(["AUC", *names]), rows) + "\n\n" + _footnote(across) + left_out
 
 
 def _footnote(across: Sequence[tuple[str, Column]]) -> str:

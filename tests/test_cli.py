@@ -84,7 +84,7 @@ def test_a_finished_run_is_kept_and_a_change_runs_only_what_depends_on_it(finish
     plan = json.loads(lgsid("tokenize", finished, "--dry-run", "--json").stdout)["plan"]
     assert set(plan.values()) == {"kept"}
     plan = json.loads(lgsid("report", finished, "--dry-run", "--json", "--set", "sid.levels=2").stdout)["plan"]
-    assert plan == {"1_data": "kept", "2_align": "kept", "3_sid": "run", "5_report": "run"}
+    assert plan == {"1_data": "kept", "2_align": "kept", "3_sid": "run", "4_rank": "run", "5_report": "run"}
 
 
 def test_sids_are_unique_and_join_with_the_items(finished: Path) -> None:
