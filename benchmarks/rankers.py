@@ -32,6 +32,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -386,15 +387,8 @@ def main() -> None:
         show(rows[pair])
         write_json(args.out, {
             "experiment": "rankers", "settings": settings, "config_sha256": digest, "rows": rows,
-            "versions": versions() | peer_versions(),
+            "versions": versions() | {name: metadata.version(name) for name in PEERS},
         })  # fmt: skip
-
-
-def peer_versions() -> dict[str, str]:
-    """Versions of the peers."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in PEERS}
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalogues import REPOSITORY, config_of, rounded, run_of
+
 from lgsid.artifact import (
     RunFolder,
     atomic_path,
@@ -36,10 +38,9 @@ from lgsid.artifact import (
     versions,
     write_json,
 )
-from lgsid.config import RankConfig, RunConfig, load_run_config
+from lgsid.config import RankConfig, RunConfig
 from lgsid.errors import LgsidError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "results" / "table1"
 DATASETS = ("gowalla-nyc", "fsq-nyc")
 MODELS = ("din", "dien", "sim", "twin", "eta")
@@ -53,18 +54,18 @@ CODES = {
     "geo_grid": ("geo_grid", "unaligned"),
     "hgit_unaligned": ("hgit", "unaligned"),
     "res_kmeans_aligned": ("res_kmeans", "aligned"),
+    "first_token": ("hgit", "aligned"),
     "lgsid": ("hgit", "aligned"),
 }
-"""Tokeniser and vectors of each method."""
+"""Tokeniser and vectors of each method; "first_token" has the first token alone."""
 METHODS = ("id", *CODES)
 LABELLED = ("id+labels", "lgsid+labels")
-RUNS = {"unaligned": "seed0", "aligned": "aligned0"}
 PROTOCOL = 1
 """Counts changes of what is measured; part of every cell's hash."""
 LATER = {"least_updates"}
 """Options that came after the first cells and change nothing there."""
 HISTORY = 300
-"""Visits that SIM, TWIN and ETA search: nine in ten users have fewer."""
+"""Visits that SIM, TWIN and ETA search."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Cell:
 
     @property
     def run(self) -> RunFolder:
-        return RunFolder(REPOSITORY / "runs" / f"{self.dataset}-{RUNS['unaligned']}")
+        return run_of(self.dataset, "unaligned")
 
     @property
     def scores(self) -> Path:
@@ -97,7 +98,7 @@ class Cell:
 
     @property
     def config(self) -> RunConfig:
-        return load_run_config(REPOSITORY / "configs" / f"{self.dataset}.yaml", ["rank.models=[din]"])
+        return config_of(self.dataset, ["rank.models=[din]"])
 
     @property
     def rank(self) -> RankConfig:
@@ -119,8 +120,7 @@ class Cell:
         if self.method.startswith("id"):
             return None
         tokenizer, vectors = CODES[self.method.removesuffix("+labels")]
-        run = RunFolder(REPOSITORY / "runs" / f"{self.dataset}-{RUNS[vectors]}")
-        return run.path("quality-cache", f"{tokenizer}-{self.seed}-all.safetensors")
+        return run_of(self.dataset, vectors).path("quality-cache", f"{tokenizer}-{self.seed}-all.safetensors")
 
     def digest(self) -> str:
         """Hash of everything that the cell's figures depend on but the code."""
@@ -167,6 +167,8 @@ def code_rows(cell: Cell) -> Any:
         raise LgsidError(f"no codes {cell.codes}", "python benchmarks/tokenizer_quality.py")
     codes_NL = load_file(cell.codes)["raw_NL"]
     sizes = [level["codes"] for level in read_json(cell.codes.with_suffix(".json"))["figures"]["levels"]]
+    if cell.method == "first_token":
+        codes_NL, sizes = codes_NL[:, :1], sizes[:1]
     if cell.method == "rqvae_ngram":
         rows_NL, tables = prefix_ngrams(codes_NL, sizes, NgramConfig().rows)
         return SidRows(rows_NL, tuple(tables))
@@ -232,15 +234,6 @@ def device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu, {torch.get_num_threads()} threads"
-
-
-def rounded(value: Any) -> Any:
-    """The figures with six significant digits: cells are committed."""
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [rounded(entry) for entry in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def work(cells: list[Cell]) -> Iterator[str]:

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalogues import EMBEDDINGS, REPOSITORY, config_of, rounded, run_of
+
 from lgsid.artifact import (
     RunFolder,
     atomic_path,
@@ -38,14 +40,12 @@ from lgsid.artifact import (
     versions,
     write_json,
 )
-from lgsid.config import RunConfig, load_run_config
+from lgsid.config import RunConfig
 from lgsid.errors import LgsidError
 from lgsid.sid.methods import METHODS
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "results" / "quality"
 CATALOGUES = ("fsq-nyc", "gowalla-nyc", "yelp-3states")
-EMBEDDINGS = {"unaligned": "seed0", "aligned": "aligned0"}
 PROTOCOL = 1
 """Counts changes of what is measured; part of every cell's hash."""
 NEW_SHARE = 0.05
@@ -71,12 +71,12 @@ class Cell:
 
     @property
     def run(self) -> RunFolder:
-        return RunFolder(REPOSITORY / "runs" / f"{self.catalogue}-{EMBEDDINGS[self.embedding]}")
+        return run_of(self.catalogue, self.embedding)
 
     @property
     def config(self) -> RunConfig:
         overrides = [f"sid.method={self.method}", f"seed={self.seed}"]
-        return load_run_config(REPOSITORY / "configs" / f"{self.catalogue}.yaml", overrides)
+        return config_of(self.catalogue, overrides)
 
     @property
     def other(self) -> Cell:
@@ -237,15 +237,6 @@ def measure_cell(cell: Cell, threads: int) -> dict[str, Any]:
         "config_sha256": cell.digest(),
         "versions": versions(),
     }
-
-
-def rounded(value: Any) -> Any:
-    """The figures with six significant digits: cells are committed."""
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [rounded(entry) for entry in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def job(what: str, cell: Cell, part: str, threads: int) -> str:

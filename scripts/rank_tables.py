@@ -26,8 +26,12 @@ METHODS = {
     "lgsid": "LGSID (aligned + HGIT)",
 }
 """Names in tables and figures, in their order: no codes, the control, rivals, parts of LGSID, all of it."""
-LABELLED = {"id+labels": "ID, category, brand", "lgsid+labels": "LGSID, category, brand"}
-"""Models that also know labels; out of the running for the best of a column."""
+BESIDE = {
+    "first_token": "HGIT's first token alone",
+    "id+labels": "ID, category, brand",
+    "lgsid+labels": "LGSID, category, brand",
+}
+"""Less or more than codes, where there are such cells; out of the running for the best of a column."""
 BASELINES = {
     "popular_within_reach": "popular within reach",
     "item_co_visits": "item co-visits",
@@ -106,7 +110,7 @@ def rows_of(dataset: str, distance: bool = False) -> Iterator[tuple[str, str]]:
     yield from BASELINES.items()
     yield from METHODS.items()
     there = {cell["method"] for cell in grid(dataset) if cell["distance"] == distance}
-    yield from ((method, name) for method, name in LABELLED.items() if method in there)
+    yield from ((method, name) for method, name in BESIDE.items() if method in there)
 
 
 def block(dataset: str, path: str, title: str, distance: bool = False) -> str:

@@ -149,3 +149,12 @@ def test_one_process_per_run_folder(tmp_path: Path) -> None:
         process.wait()
         with RunFolder(tmp_path).lock():
             pass
+
+
+def test_others_may_read_what_a_library_wrote(tmp_path: Path) -> None:
+    """Some writers replace the file by one of their own that nobody else may read."""
+    with atomic_path(tmp_path / "private") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -80,3 +80,16 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
         if name != "items_U" and isinstance(value, Tensor)
     }
     return replace(batch, **per_request).recent(longest)
+
+
+def of_its_own(q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
+    """Arguments of `Ranker.interest` in which each candidate and each visit is an item of its own vector."""
+    candidates = q_BCD[..., 0].numel()
+    place_BT = torch.arange(batch.history_BT.numel()).view_as(batch.history_BT) + candidates
+    own = replace(
+        batch,
+        items_U=torch.cat([batch.items_U[batch.candidates_BC.flatten()], batch.items_U[batch.history_BT.flatten()]]),
+        candidates_BC=torch.arange(candidates).view(q_BCD.shape[:2]),
+        history_BT=place_BT * batch.mask_BT,
+    )
+    return q_BCD, torch.cat([q_BCD.flatten(0, 1), h_BTD.flatten(0, 1)]), own

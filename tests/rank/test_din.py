@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toy_histories import rows_of, toy_batch, toy_config, toy_ranker
+from toy_histories import of_its_own, rows_of, toy_batch, toy_config, toy_ranker
 
 from lgsid.rank import din
 from lgsid.rank.din import ActivationUnit, Din, _Dice, _moments, _Products
@@ -129,7 +129,7 @@ def test_no_history_no_interest() -> None:
     ranker = toy_ranker(Din, toy_config(history=12))
     batch = toy_batch((12, 0))
     e_UD = ranker.items(batch.items_U)
-    vector_BCI = ranker.look(e_UD[batch.candidates_BC], e_UD, batch).vector_BCI
+    vector_BCI = ranker.interest(e_UD[batch.candidates_BC], e_UD, batch).vector_BCI
     assert vector_BCI[0].ne(0).all()
     assert vector_BCI[1].eq(0).all()
 
@@ -138,7 +138,7 @@ def test_interest_is_the_weighted_sum_of_the_visits() -> None:
     ranker = toy_ranker(Din, toy_config(history=12)).eval()
     batch = toy_batch((12, 5), candidates=2)
     q_BCD, h_BTD = torch.randn(2, 2, 8), torch.randn(2, 12, 8)
-    found_BCD = ranker.interest(q_BCD, h_BTD, batch).vector_BCI
+    found_BCD = ranker.interest(*of_its_own(q_BCD, h_BTD, batch)).vector_BCI
     seen_TD = h_BTD[1, -5:] + ranker.cross(batch)[1, -5:]
     weight_BCT = ranker.unit(q_BCD[1:], seen_TD[None])
     torch.testing.assert_close(found_BCD[1], weight_BCT[0] @ seen_TD)

@@ -180,7 +180,7 @@ def test_long_histories_have_a_short_term_part(name: str, toy: SampleFolder) -> 
         other = batch.history_BT.clone()
         other[:, change] = (other[:, change] + 1) % len(batch.items_U)
         e_UD = case.ranker.items(batch.items_U)
-        looked = case.ranker.look(e_UD[batch.candidates_BC], e_UD, replace(batch, history_BT=other))
+        looked = case.ranker.interest(e_UD[batch.candidates_BC], e_UD, replace(batch, history_BT=other))
         return looked.vector_BCI[..., case.ranker.items.dim :].detach()
 
     expected = short_term(slice(0, 0))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
-from toy_histories import rows_of, toy_batch, toy_config, toy_ranker
+from toy_histories import of_its_own, rows_of, toy_batch, toy_config, toy_ranker
 
 from lgsid.rank.attention import TargetAttention, masked_softmax
 from lgsid.rank.eta import Eta
@@ -137,7 +137,7 @@ def test_no_history_means_no_interest(model: type[SearchRanker], search_options:
     ranker = toy_ranker(model, toy_config(**search_options))
     for batch in (toy_batch((0, 0, 12)), toy_batch((0, 0))):
         e_UD = ranker.items(batch.items_U)
-        interest = ranker.look(e_UD[batch.candidates_BC], e_UD, batch)
+        interest = ranker.interest(e_UD[batch.candidates_BC], e_UD, batch)
         assert interest.vector_BCI.shape == (len(batch.hour_B), 3, 16)
         assert interest.vector_BCI[:2].eq(0).all()
         (ranker(batch).logit_BC.sum() + sum(interest.losses.values())).backward()
@@ -150,15 +150,11 @@ def test_what_stands_at_padding_changes_nothing(model: type[SearchRanker], searc
     ranker = toy_ranker(model, toy_config(**search_options)).eval()
     batch = toy_batch()
     e_UD = ranker.items(batch.items_U)
-    q_BCD, h_BTD = e_UD[batch.candidates_BC], e_UD[batch.history_BT]
+    q_BCD = e_UD[batch.candidates_BC]
     other = {name: torch.where(batch.mask_BT, getattr(batch, name), 3) for name in ("gap_BT", "band_BT", "region_BT")}
-    spoilt_BTD = torch.where(batch.mask_BT[..., None], h_BTD, torch.nan)
-    expected = ranker.interest(q_BCD, h_BTD, batch).vector_BCI
-    assert torch.equal(ranker.interest(q_BCD, spoilt_BTD, replace(batch, **other)).vector_BCI, expected)
-    assert torch.equal(
-        ranker.look(q_BCD, e_UD, replace(batch, history_BT=torch.where(batch.mask_BT, batch.history_BT, 7))).vector_BCI,
-        ranker.look(q_BCD, e_UD, batch).vector_BCI,
-    )
+    other["history_BT"] = torch.where(batch.mask_BT, batch.history_BT, 7)
+    expected = ranker.interest(q_BCD, e_UD, batch).vector_BCI
+    assert torch.equal(ranker.interest(q_BCD, e_UD, replace(batch, **other)).vector_BCI, expected)
 
 
 @every_method
@@ -168,19 +164,6 @@ def test_a_request_scores_alone_as_in_a_batch(model: type[SearchRanker], search_
     together_BC = ranker(batch).logit_BC
     for row in range(4):
         torch.testing.assert_close(ranker(rows_of(batch, row, row + 1)).logit_BC, together_BC[row : row + 1])
-
-
-@every_method
-def test_distinct_items_and_single_visits_give_the_same(
-    model: type[SearchRanker], search_options: dict[str, object]
-) -> None:
-    ranker = toy_ranker(model, toy_config(**search_options)).eval()
-    batch = toy_batch()
-    e_UD = ranker.items(batch.items_U)
-    q_BCD = e_UD[batch.candidates_BC]
-    torch.testing.assert_close(
-        ranker.interest(q_BCD, e_UD[batch.history_BT], batch).vector_BCI, ranker.look(q_BCD, e_UD, batch).vector_BCI
-    )
 
 
 @every_method
@@ -208,7 +191,7 @@ def test_visits_outside_the_kept_and_the_recent_ones_do_not_count(
     batch = toy_batch((12,), candidates=1, seed=seed)
     e_UD = ranker.items(batch.items_U).detach()
     h_BTD = e_UD[batch.history_BT].requires_grad_()
-    ranker.interest(e_UD[batch.candidates_BC], h_BTD, batch).vector_BCI.sum().backward()
+    ranker.interest(*of_its_own(e_UD[batch.candidates_BC], h_BTD, batch)).vector_BCI.sum().backward()
     assert h_BTD.grad is not None
     touched = h_BTD.grad[0].abs().sum(1) > 0
     most = 2 * (2 if model is Twin else 1)  # TWIN's two heads keep two visits each

@@ -33,7 +33,7 @@ def test_hard_search_without_a_match_leaves_the_short_term_alone() -> None:
     ranker = toy_ranker(Sim, toy_config(hard=True)).eval()
     batch = replace(toy_batch((5,), candidates=2), candidates_BC=torch.tensor([[9, 19]]))
     e_UD = ranker.items(batch.items_U)
-    vector_BCI = ranker.look(e_UD[batch.candidates_BC], e_UD, batch).vector_BCI
+    vector_BCI = ranker.interest(e_UD[batch.candidates_BC], e_UD, batch).vector_BCI
     assert vector_BCI[..., :8].eq(0).all()
     assert vector_BCI[..., 8:].ne(0).all()
 

@@ -11,7 +11,7 @@ Axes: B requests, W beams, K tokens of a level, C children of a node, M nodes, S
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Found:
     score_BW: Tensor
 
 
-class _Tables(Generic[Cache]):
+class _Tables:
     """A batch trie as tensors."""
 
     def __init__(self, trie: BatchTrie, device: torch.device) -> None:
@@ -77,7 +77,7 @@ def beam_search(decoder: CodeDecoder[Cache], trie: BatchTrie, beams: int, device
     Returns:
         W items of each request, or as many as its trie has.
     """
-    tables: _Tables[Cache] = _Tables(trie, device)
+    tables = _Tables(trie, device)
     if not len(tables.row_M):
         nothing_B1 = torch.full((len(trie), 1), -1, dtype=torch.int64, device=device)
         return Found(nothing_B1, torch.full(nothing_B1.shape, -torch.inf, device=device))

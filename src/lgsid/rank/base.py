@@ -147,7 +147,7 @@ class Ranker(nn.Module, ABC):
         """Logits (B, C) of a batch."""
         e_UD = self.items(batch.items_U)
         q_BCD = vectors(e_UD, batch.candidates_BC)
-        interest = self.look(q_BCD, e_UD, batch)
+        interest = self.interest(q_BCD, e_UD, batch)
         v_BCI = interest.vector_BCI
         context_BCF = torch.cat([self.hour(batch.hour_B), self.day(batch.day_B)], dim=1)[:, None].expand(
             -1, q_BCD.shape[1], -1
@@ -159,10 +159,6 @@ class Ranker(nn.Module, ABC):
             parts.append(self.pair(batch.band_BC * REGIONS + batch.region_BC))
         logit_BC = self.head(torch.cat(parts, dim=-1)).squeeze(-1)
         return Scores(logit_BC, interest.losses)
-
-    def look(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
-        """`interest`, from the vectors of the batch's distinct items."""
-        return self.interest(q_BCD, vectors(e_UD, batch.history_BT), batch)
 
     def cross(self, batch: Batch) -> Tensor:
         """What is known of a visit besides its item: how long ago it was and, where models are given distances, how
@@ -178,13 +174,14 @@ class Ranker(nn.Module, ABC):
         return functional.embedding(bucket_BT, table_VD)
 
     @abstractmethod
-    def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
+    def interest(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
         """The user's interest in each candidate.
 
         Args:
             q_BCD: vectors of the candidates.
-            h_BTD: vectors of the history's items, without `cross`; what stands at padding means nothing, and
-                must not change the result.
+            e_UD: vectors of the batch's distinct items; those of the history are `vectors` of it at
+                ``batch.history_BT``, without `cross`. What stands at padding means nothing, and must not change the
+                result.
             batch: everything else that is known; ``batch.mask_BT`` says where there is a visit. A user may have none.
         """
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lgsid.config import RankConfig
-from lgsid.rank.base import Batch, Interest, Ranker
+from lgsid.rank.attention import masked_softmax
+from lgsid.rank.base import Batch, Interest, Ranker, vectors
 from lgsid.rank.encoder import ItemEncoder
 from lgsid.rank.gru import AttentionalGru
 
@@ -33,9 +34,9 @@ class Dien(Ranker):
         self.bilinear = nn.Linear(encoder.dim, encoder.dim, bias=False)
         self.evolution = AttentionalGru(encoder.dim)
 
-    def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
+    def interest(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
         """Last state of the interest evolution; zero for users without visits."""
-        mask_BT = batch.mask_BT
+        mask_BT, h_BTD = batch.mask_BT, vectors(e_UD, batch.history_BT)
         x_BTD = torch.where(mask_BT[..., None], h_BTD + self.cross(batch), 0.0)
         s_BTD = self.extractor.states(x_BTD, mask_BT)
         attention_BCT = masked_softmax(self.bilinear(q_BCD) @ s_BTD.transpose(1, 2), mask_BT[:, None])
@@ -44,12 +45,6 @@ class Dien(Ranker):
             return Interest(vector_BCD)
         loss = auxiliary_loss(s_BTD, h_BTD, batch.history_BT, mask_BT)
         return Interest(vector_BCD, {"auxiliary": self.config.auxiliary_weight * loss})
-
-
-def masked_softmax(score_BCT: Tensor, mask_B1T: Tensor) -> Tensor:
-    """Softmax over the visits: 0 at padding, and 0 everywhere for a user without visits."""
-    lowest = torch.finfo(score_BCT.dtype).min
-    return torch.softmax(score_BCT.masked_fill(~mask_B1T, lowest), dim=-1) * mask_B1T
 
 
 def auxiliary_loss(s_BTD: Tensor, h_BTD: Tensor, history_BT: Tensor, mask_BT: Tensor) -> Tensor:

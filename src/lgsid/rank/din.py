@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 
 from lgsid.config import RankConfig
-from lgsid.rank.base import Batch, Interest, Ranker
+from lgsid.rank.base import Batch, Interest, Ranker, vectors
 from lgsid.rank.encoder import ItemEncoder
 from lgsid.rank.layers import Dice, Mlp
 
@@ -67,9 +67,10 @@ class Din(Ranker):
         super().__init__(encoder, config)
         self.unit = ActivationUnit(encoder.dim, config.attention_hidden)
 
-    def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
+    def interest(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
         """Weighted sum of the visits."""
-        h_BTD = torch.where(batch.mask_BT[..., None], h_BTD + self.cross(batch), 0.0)
+        h_BTD = vectors(e_UD, batch.history_BT) + self.cross(batch)
+        h_BTD = torch.where(batch.mask_BT[..., None], h_BTD, 0.0)
         weight_BCT = self.unit(q_BCD, h_BTD) * batch.mask_BT[:, None]
         return Interest(weight_BCT @ h_BTD)
 

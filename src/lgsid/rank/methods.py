@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lgsid.errors import ConfigError
+from lgsid.registry import find_class
 
 if TYPE_CHECKING:
     from lgsid.config import RankConfig
@@ -28,10 +27,7 @@ def ranker_class(name: str) -> type[Ranker]:
     Raises:
         ConfigError: there is no such ranker.
     """
-    if name not in RANKERS:
-        raise ConfigError(f"no ranker {name!r}; known: {', '.join(RANKERS)}", "--set 'rank.models=[din]'")
-    module, of_module = RANKERS[name].split(":")
-    found: type[Ranker] = getattr(import_module(module), of_module)
+    found: type[Ranker] = find_class(RANKERS, name, "ranker", "--set 'rank.models=[din]'")
     return found
 
 

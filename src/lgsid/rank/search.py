@@ -114,25 +114,12 @@ class SearchRanker(Ranker):
         """Twice the dimensions of an item: long-term, then short-term."""
         return 2 * self.items.dim
 
-    def look(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
+    def interest(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
         """Long-term and short-term interest, from the vectors of the batch's distinct items."""
         long_BCD, losses = self.long_term(q_BCD, e_UD, batch)
         recent = batch.recent(self.config.history)
         short_BCD = self.short(q_BCD, vectors(e_UD, recent.history_BT) + self.cross(recent), recent.mask_BT)
         return Interest(torch.cat([long_BCD, short_BCD], dim=-1), losses)
-
-    def interest(self, q_BCD: Tensor, h_BTD: Tensor, batch: Batch) -> Interest:
-        """The same as `look`: here each candidate and each visit is an item of its own."""
-        place_BT = torch.arange(batch.history_BT.numel(), device=h_BTD.device).view_as(batch.history_BT)
-        places_of_all = torch.cat([batch.candidates_BC.flatten(), batch.history_BT.flatten()])
-        candidates = batch.candidates_BC.numel()
-        own = replace(
-            batch,
-            items_U=batch.items_U[places_of_all],
-            candidates_BC=torch.arange(candidates, device=h_BTD.device).view_as(batch.candidates_BC),
-            history_BT=(place_BT + candidates) * batch.mask_BT,
-        )
-        return self.look(q_BCD, torch.cat([q_BCD.flatten(0, 1), h_BTD.flatten(0, 1)]), own)
 
     def read(self, attention: TargetAttention, q_BCD: Tensor, kept: Kept, e_UD: Tensor, batch: Batch) -> Tensor:
         """Attention (B, C, D) of each candidate over the visits kept for it."""

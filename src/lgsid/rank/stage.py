@@ -14,7 +14,7 @@ from lgsid.arrays import FloatArray, IntArray
 from lgsid.artifact import RunFolder, atomic_path, read_json, sha256_json, write_json
 from lgsid.config import RankConfig, RunConfig
 from lgsid.errors import DataError
-from lgsid.rank.features import SidRows, item_features, sid_rows
+from lgsid.rank.features import ItemFeatures, SidRows, item_features, sid_rows
 from lgsid.rank.loader import SampleFolder
 
 FOLDER = "4_rank"
@@ -108,10 +108,16 @@ def _train_all(config: RunConfig, run: RunFolder, samples: SampleFolder) -> tupl
     partial = run.path(FOLDER, ".partial")
     scores: dict[str, Any] = {}
     courses: dict[str, Any] = {}
-    for name, options in variants(config.rank).items():
+    seen_N = samples.seen()
+    # of all, before the first is trained: a ranker that would know nothing of an item is found now
+    wanted = {
+        name: (options, item_features(samples.items, seen_N, _codes(run, samples.items, options), options))
+        for name, options in variants(config.rank).items()
+    }
+    for name, (options, features) in wanted.items():
         done = partial / f"{name}.safetensors"
         if not share(done.exists()):
-            _train(name, options, config, run, samples, done)
+            _train(name, features, options, config, samples, done)
         if is_main():
             scores[name], courses[name] = load_file(done), read_json(done.with_suffix(".json"))
             shutil.copytree(_kept(done), run.path(FOLDER, name), dirs_exist_ok=True)
@@ -135,7 +141,7 @@ def _write_scores(folder: Path, scores: Mapping[str, Mapping[str, FloatArray]]) 
 
 
 def _train(
-    name: str, options: RankConfig, config: RunConfig, run: RunFolder, samples: SampleFolder, done: Path
+    name: str, features: ItemFeatures, options: RankConfig, config: RunConfig, samples: SampleFolder, done: Path
 ) -> None:
     """Train one ranker; keep it, its course and its scores."""
     from safetensors.numpy import save_file
@@ -144,7 +150,6 @@ def _train(
     from lgsid.rank.pretrained import save_ranker
     from lgsid.rank.ranking import score_files, train
 
-    features = item_features(samples.items, samples.seen(), _codes(run, samples.items, options), options)
     identity = sha256_json([config.model_dump(mode="json"), _digest(features.rows_NF)])
     model = name.removesuffix(f"_{WITHOUT}")
     ranker, history = train(model, features, samples, options, config.seed, done.with_suffix(""), identity)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from lgsid.artifact import read_json
 from lgsid.config import SidConfig
-from lgsid.errors import ArtifactError, ConfigError
+from lgsid.errors import ArtifactError
+from lgsid.registry import find_class
 from lgsid.sid.base import REFIT, Tokenizer
 
 METHODS = {
@@ -30,10 +30,7 @@ def tokenizer_class(method: str) -> type[Tokenizer]:
     Raises:
         ConfigError: there is no such method.
     """
-    if method not in METHODS:
-        raise ConfigError(f"no tokeniser {method!r}; known: {', '.join(METHODS)}", "--set sid.method=hgit")
-    module, name = METHODS[method].split(":")
-    found: type[Tokenizer] = getattr(import_module(module), name)
+    found: type[Tokenizer] = find_class(METHODS, method, "tokeniser", "--set sid.method=hgit")
     return found
 
 
