@@ -21,6 +21,7 @@ from lgsid.config.align import (
 from lgsid.config.autoencoder import AutoencoderConfig, GnprConfig, NgramConfig, RqVaeConfig, UnifiedConfig
 from lgsid.config.base import Strict
 from lgsid.config.data import DataConfig
+from lgsid.config.generate import ExpertConfig, GenerateConfig, PreferenceConfig, SessionConfig
 from lgsid.config.rank import RankConfig, SampleConfig, SearchConfig
 from lgsid.config.reading import apply_overrides, load_run_config, load_yaml, parse
 from lgsid.config.run import ReportConfig, RunConfig
@@ -37,7 +38,9 @@ __all__ = [
     "ContrastConfig",
     "DataConfig",
     "EncoderConfig",
+    "ExpertConfig",
     "ExposureConfig",
+    "GenerateConfig",
     "GeoFeatureConfig",
     "GeoGridConfig",
     "GnprConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "LoraConfig",
     "NgramConfig",
     "PairConfig",
+    "PreferenceConfig",
     "PromptConfig",
     "RankConfig",
     "ReportConfig",
@@ -54,6 +58,7 @@ __all__ = [
     "RunConfig",
     "SampleConfig",
     "SearchConfig",
+    "SessionConfig",
     "SidConfig",
     "Strict",
     "TeacherConfig",

@@ -9,6 +9,7 @@ from pydantic import Field
 from lgsid.config.align import AlignConfig
 from lgsid.config.base import Strict
 from lgsid.config.data import DataConfig
+from lgsid.config.generate import GenerateConfig
 from lgsid.config.rank import RankConfig
 from lgsid.config.sid import SidConfig
 from lgsid.config.world import WorldConfig
@@ -36,4 +37,5 @@ class RunConfig(Strict):
     align: AlignConfig = AlignConfig()
     sid: SidConfig = SidConfig()
     rank: RankConfig = RankConfig()
+    generate: GenerateConfig = GenerateConfig()
     report: ReportConfig = ReportConfig()
