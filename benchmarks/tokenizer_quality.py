@@ -9,8 +9,8 @@ the command where one is missing. Tokenisers are fitted with the catalogue's con
 Three fits make a cell: its own; that of another seed, and one with its seed on a random 95 % of the items, for what
 changes. Each runs in a process of its own on ``--threads`` threads, so that time and peak memory are its own, and is
 kept in the run's ``quality-cache/``: the other seed's fit is the own fit of another cell. Seeds are compared in a ring
-of three (0 with 1, 1 with 2, 2 with 0). Cells and fits of the same configuration and inputs are not made again;
-``--again`` forgets the chosen ones first, which a change of a tokeniser's code asks for. To share the work among
+of three (0 with 1, 1 with 2, 2 with 0). ``--codes`` makes the own fits alone, which ``table1.py`` and ``table2.py`` need.
+Cells and fits of the same configuration and inputs are not made again; ``--again`` forgets the chosen ones first, which a change of a tokeniser's code asks for. To share the work among
 processes, split it by ``--configs``, ``--embeddings`` or ``--methods``, not by seeds.
 """
 
@@ -140,10 +140,11 @@ def fit(cell: Cell, part: str) -> None:
     raw_NL = tokenizer.transform(*inputs)
     clock.lap("assign")
     figures: dict[str, Any] = {}
+    codes = {"raw_NL": raw_NL}
     if part == "all":
-        figures = measured(tokenizer, raw_NL, inputs, clock)
+        figures, codes["unique_NL"] = measured(tokenizer, raw_NL, inputs, clock)
     with atomic_path(cell.cached(part, "safetensors")) as path:
-        save_file({"raw_NL": raw_NL}, path)
+        save_file(codes, path)
     stored = {"before_mib": before_mib, "peak_mib": clock.peak_mib, **clock.seconds, **figures}
     write_json(cell.cached(part, "json"), {"digest": cell.digest(), "figures": stored})
 
@@ -168,8 +169,8 @@ class Clock:
         self.start()
 
 
-def measured(tokenizer: Any, raw_NL: Any, inputs: Inputs, clock: Clock) -> dict[str, Any]:
-    """Both ways to unique codes, and the figures of `lgsid.sid.quality.measure` for the last of them."""
+def measured(tokenizer: Any, raw_NL: Any, inputs: Inputs, clock: Clock) -> tuple[dict[str, Any], Any]:
+    """Both ways to unique codes, the figures of `lgsid.sid.quality.measure` for the last of them, and its codes."""
     from lgsid.sid.quality import collision_rates, measure, squared_errors, variance
     from lgsid.sid.stage import unique_codes
 
@@ -189,7 +190,7 @@ def measured(tokenizer: Any, raw_NL: Any, inputs: Inputs, clock: Clock) -> dict[
             "collision_share": collision_rates(codes.codes)[0],
         }
     figures = measure(items, emb_ND, raw_NL, codes.codes, tokenizer, float(codes.moved.mean()))
-    return {**figures, "events": 0 if events is None else len(events), "unique": unique}
+    return {**figures, "events": 0 if events is None else len(events), "unique": unique}, codes.codes
 
 
 def judge(cell: Cell) -> dict[str, Any]:
@@ -218,9 +219,7 @@ def judge(cell: Cell) -> dict[str, Any]:
 def measure_cell(cell: Cell, threads: int) -> dict[str, Any]:
     """Make the fits that are missing, and put the cell together."""
     for of, part in ((cell, "all"), (cell.other, "all"), *([(cell, "old")] if cell.sees_new_items else [])):
-        path = of.cached(part, "json")
-        if not (path.exists() and read_json(path)["digest"] == of.digest()):
-            job("fit", of, part, threads)
+        make_fit(of, part, threads)
     judged = json.loads(job("judge", cell, "all", threads).splitlines()[-1])
     figures = read_json(cell.cached("all", "json"))["figures"]
     return {
@@ -237,6 +236,13 @@ def measure_cell(cell: Cell, threads: int) -> dict[str, Any]:
         "config_sha256": cell.digest(),
         "versions": versions(),
     }
+
+
+def make_fit(cell: Cell, part: str, threads: int) -> None:
+    """Make a fit that is missing."""
+    path = cell.cached(part, "json")
+    if not (path.exists() and read_json(path)["digest"] == cell.digest()):
+        job("fit", cell, part, threads)
 
 
 def job(what: str, cell: Cell, part: str, threads: int) -> str:
@@ -311,6 +317,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--codes", action="store_true", help="make codes for table1.py and table2.py, and no cells")
     parser.add_argument("--again", action="store_true", help="forget the chosen cells and their fits first")
     parser.add_argument("--job", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -328,6 +335,10 @@ def main() -> None:
     cells = [cell for cell in chosen if ready(cell)]
     if args.again:
         forget(cells)
+    if args.codes:
+        for cell in cells:
+            make_fit(cell, "all", args.threads)
+        return
     failed = list(work(cells, args.threads))
     if failed:
         sys.exit(f"{len(failed)} cells failed: {', '.join(failed)}")
