@@ -9,9 +9,10 @@ the command where one is missing. Tokenisers are fitted with the catalogue's con
 Three fits make a cell: its own; that of another seed, and one with its seed on a random 95 % of the items, for what
 changes. Each runs in a process of its own on ``--threads`` threads, so that time and peak memory are its own, and is
 kept in the run's ``quality-cache/``: the other seed's fit is the own fit of another cell. Seeds are compared in a ring
-of three (0 with 1, 1 with 2, 2 with 0). ``--codes`` makes the own fits alone, which ``table1.py`` and ``table2.py`` need.
-Cells and fits of the same configuration and inputs are not made again; ``--again`` forgets the chosen ones first, which a change of a tokeniser's code asks for. To share the work among
-processes, split it by ``--configs``, ``--embeddings`` or ``--methods``, not by seeds.
+of three (0 with 1, 1 with 2, 2 with 0). ``--codes`` makes the own fits alone, for ``table1.py`` and ``table2.py``.
+Cells and fits of the same configuration and inputs are not made again; ``--again`` forgets the chosen ones first,
+which a change of a tokeniser's code asks for. To share the work among processes, split it by ``--configs``,
+``--embeddings`` or ``--methods``, not by seeds.
 """
 
 from __future__ import annotations
