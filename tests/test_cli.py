@@ -72,7 +72,7 @@ def test_errors_are_one_message_and_its_fix() -> None:
 def test_dry_run_does_nothing(tmp_path: Path) -> None:
     result = lgsid("run", "--out", tmp_path / "run", "--dry-run", "--json", *SMALL)
     plan = json.loads(result.stdout)["plan"]
-    assert list(plan) == ["1_data", "2_align", "3_sid", "4_rank", "5_report"]
+    assert list(plan) == ["1_data", "2_align", "3_sid", "4_rank", "4_generate", "5_report"]
     assert set(plan.values()) == {"run"}
     assert not (tmp_path / "run").exists()
     missing = lgsid("run", "--dry-run", "--set", "data.world=null", "--set", "data.items=nowhere.csv")
@@ -84,7 +84,14 @@ def test_a_finished_run_is_kept_and_a_change_runs_only_what_depends_on_it(finish
     plan = json.loads(lgsid("tokenize", finished, "--dry-run", "--json").stdout)["plan"]
     assert set(plan.values()) == {"kept"}
     plan = json.loads(lgsid("report", finished, "--dry-run", "--json", "--set", "sid.levels=2").stdout)["plan"]
-    assert plan == {"1_data": "kept", "2_align": "kept", "3_sid": "run", "4_rank": "run", "5_report": "run"}
+    assert plan == {
+        "1_data": "kept",
+        "2_align": "kept",
+        "3_sid": "run",
+        "4_rank": "run",
+        "4_generate": "run",
+        "5_report": "run",
+    }
 
 
 def test_sids_are_unique_and_join_with_the_items(finished: Path) -> None:

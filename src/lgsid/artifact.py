@@ -110,7 +110,7 @@ class Stage:
     Attributes:
         folder: name inside the run folder, with its place in the order ("3_sid").
         needs: folders of the stages whose outputs it reads.
-        section: names of the configuration sections it depends on.
+        section: names of the configuration sections it depends on ("rank", or "rank.samples" for a part of one).
         function: does the work; gets the run's configuration and folder, returns the stage's key figures.
         sources: files outside the run folder that it reads.
         companion: what the other processes of a `torchrun` do while the main one runs `function`; None if nothing.
@@ -179,7 +179,7 @@ class RunFolder:
 
 def fingerprint(stage: Stage, config: Any, run: RunFolder) -> str:
     """Hash of everything a stage depends on; changes exactly when its result could."""
-    sections = {name: json.loads(config.model_dump_json())[name] for name in stage.section}
+    sections = _sections(stage, config)
     upstream = {}
     for need in stage.needs:
         manifest = run.manifest(need)
@@ -193,6 +193,19 @@ def fingerprint(stage: Stage, config: Any, run: RunFolder) -> str:
         if isinstance(section, dict):
             section.update({key: None for key in ("items", "events") if isinstance(section.get(key), str)})
     return sha256_json([stage.folder, metadata.version("lgsid"), config.seed, sections, upstream, sources])
+
+
+def _sections(stage: Stage, config: Any) -> dict[str, Any]:
+    """What a stage depends on of the configuration, by the section's name."""
+    whole = json.loads(config.model_dump_json())
+
+    def at(name: str) -> Any:
+        found = whole
+        for key in name.split("."):
+            found = found[key]
+        return found
+
+    return {name: at(name) for name in stage.section}
 
 
 def is_current(stage: Stage, config: Any, run: RunFolder) -> bool:
@@ -226,7 +239,7 @@ def run_stage(stage: Stage, config: Any, run: RunFolder, force: bool = False) ->
         "stage": stage.folder,
         "fingerprint": print_digest,
         "seed": config.seed,
-        "config": {name: json.loads(config.model_dump_json())[name] for name in stage.section},
+        "config": _sections(stage, config),
         "inputs": {str(path): sha256_file(path) for path in stage.sources(config)},
         "outputs": {str(path.relative_to(folder)): sha256_file(path) for path in _files(folder)},
         "metrics": metrics,

@@ -78,6 +78,7 @@ _stage_command("data", "Read or simulate the tables of RUN, and check them (stag
 _stage_command("align", "Write the items of RUN down as prompts and embed them (stages 1-2).")
 _stage_command("tokenize", "Turn the embeddings of RUN into geographic semantic IDs (stages 1-3).")
 _stage_command("rank", "Train rankers with and without the SIDs of RUN, and measure them (stages 1-4a).")
+_stage_command("generate", "Train generative recommenders on the SIDs of RUN, and measure them (stages 1-4b).")
 _stage_command("report", "Write the report of RUN (all stages).")
 
 

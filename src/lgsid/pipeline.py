@@ -52,10 +52,20 @@ def _no_tables(config: RunConfig) -> tuple[Path, ...]:
     Raises:
         ConfigError: rankers are wanted, and nothing says what people chose: found before the stages in front run.
     """
-    if config.rank.models and config.data.world is None and config.data.events is None:
+    return _wants_events(config, "rank", config.rank.models)
+
+
+def _no_tables_either(config: RunConfig) -> tuple[Path, ...]:
+    """The same for generators."""
+    return _wants_events(config, "generate", config.generate.models)
+
+
+def _wants_events(config: RunConfig, stage: str, models: Sequence[str]) -> tuple[Path, ...]:
+    if models and config.data.world is None and config.data.events is None:
         raise ConfigError(
-            "rank.models asks for rankers, which learn from what people chose, and there is no events table",
-            "set data.events, or leave rank.models empty",
+            f"{stage}.models asks for {', '.join(models)}, which learn from what people chose, and there is no events "
+            "table",
+            f"set data.events, or leave {stage}.models empty",
         )
     return ()
 
@@ -74,14 +84,19 @@ RANK = Stage(
     "4_rank", ("1_data", "3_sid"), ("rank", "sid"), _lazily("lgsid.rank.stage", "rank_items"), _no_tables,
     _lazily("lgsid.rank.stage", "rank_along"),
 )  # fmt: skip
+GENERATE = Stage(
+    "4_generate", ("1_data", "3_sid"), ("generate", "rank.samples", "sid"),
+    _lazily("lgsid.generate.stage", "generate_items"), _no_tables_either,
+    _lazily("lgsid.generate.stage", "generate_along"),
+)  # fmt: skip
 REPORT = Stage(
     "5_report",
-    ("1_data", "2_align", "3_sid", "4_rank"),
+    ("1_data", "2_align", "3_sid", "4_rank", "4_generate"),
     ("name", "report"),
     _lazily("lgsid.evaluate.stage", "write_report"),
 )
-STAGES = (DATA, ALIGN, SID, RANK, REPORT)
-COMMANDS = {"data": DATA, "align": ALIGN, "tokenize": SID, "rank": RANK, "report": REPORT}
+STAGES = (DATA, ALIGN, SID, RANK, GENERATE, REPORT)
+COMMANDS = {"data": DATA, "align": ALIGN, "tokenize": SID, "rank": RANK, "generate": GENERATE, "report": REPORT}
 """Stages by the name of their own command."""
 
 

@@ -11,6 +11,7 @@ from lgsid.evaluate.case_study import study_case
 from lgsid.evaluate.data_section import data_section
 from lgsid.evaluate.document import Document
 from lgsid.evaluate.embedding_section import embedding_section
+from lgsid.evaluate.generate_section import generate_section
 from lgsid.evaluate.making_section import making_section
 from lgsid.evaluate.map_figures import map_figures
 from lgsid.evaluate.meaning_section import meaning_section
@@ -43,6 +44,7 @@ def build_report(
             sid_section(results),
             meaning_section(results, maps, study_case(config, results)),
             *([rank_section(config, results.ranking)] if results.ranking is not None else []),
+            *([generate_section(config, results.generation)] if results.generation is not None else []),
             making_section(config, results),
         ),
     )

@@ -19,6 +19,8 @@ STAGES = {"1_data": "lgsid data", "2_align": "lgsid align", "3_sid": "lgsid toke
 """Stages a report needs, with the command that runs each."""
 RANKING = {"samples", "training", "rankers", "baselines", "gain_of_sid"}
 """What `4_rank/metrics.json` holds."""
+GENERATION = {"protocol", "training", "recommenders"}
+"""What `4_generate/metrics.json` holds."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Results:
         manifests: manifest of each stage that has one.
         alignment: what was written about alignment; None where the encoder was taken as it is.
         ranking: `4_rank/metrics.json`; None where no rankers were trained.
+        generation: `4_generate/metrics.json`; None where no generators were trained.
     """
 
     run: RunFolder
@@ -105,6 +108,7 @@ class Results:
     manifests: Mapping[str, Mapping[str, Any]]
     alignment: Alignment | None = None
     ranking: Mapping[str, Any] | None = None
+    generation: Mapping[str, Any] | None = None
 
     @cached_property
     def codes(self) -> IntArray:
@@ -186,7 +190,8 @@ def load_results(run: RunFolder) -> Results:
         tokens=_tokens(paths["tokenizer/tokens.json"], run),
         manifests={stage: manifest for stage in STAGES if (manifest := run.manifest(stage)) is not None},
         alignment=_alignment(run, items),
-        ranking=_ranking(run),
+        ranking=_later(run, "4_rank", RANKING, "rankers", "lgsid rank"),
+        generation=_later(run, "4_generate", GENERATION, "generators", "lgsid generate"),
     )
 
 
@@ -213,14 +218,15 @@ def _alignment(run: RunFolder, items: pl.DataFrame) -> Alignment | None:
     )
 
 
-def _ranking(run: RunFolder) -> dict[str, Any] | None:
-    path = run.path("4_rank", "metrics.json")
+def _later(run: RunFolder, stage: str, wanted: set[str], models: str, command: str) -> dict[str, Any] | None:
+    """Figures of a stage that a run may not have."""
+    path = run.path(stage, "metrics.json")
     if not path.exists():
         return None
     metrics = _without_nan(read_json(path))
-    if not isinstance(metrics, dict) or not metrics.keys() >= RANKING:
-        raise ArtifactError(f"{path} lacks the figures of rankers ({', '.join(sorted(RANKING))})",
-                            f"lgsid rank {run.root}")  # fmt: skip
+    if not isinstance(metrics, dict) or not metrics.keys() >= wanted:
+        raise ArtifactError(f"{path} lacks the figures of {models} ({', '.join(sorted(wanted))})",
+                            f"{command} {run.root}")  # fmt: skip
     return metrics
 
 

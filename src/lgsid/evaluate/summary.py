@@ -20,6 +20,7 @@ from lgsid.evaluate.document import (
     percents,
     text,
 )
+from lgsid.evaluate.generate_section import generate_verdicts
 from lgsid.evaluate.rank_verdicts import rank_key_figure, rank_verdicts
 from lgsid.evaluate.results import Results
 
@@ -126,6 +127,7 @@ def verdicts_of(
         _neighbours(geography),
         *([] if alignment is None else alignment_verdicts(alignment)),
         *([] if results.ranking is None else rank_verdicts(results.ranking)),
+        *([] if results.generation is None else generate_verdicts(results.generation)),
     ]
     return [verdict for verdict in found if verdict is not None]
 

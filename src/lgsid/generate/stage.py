@@ -1,0 +1,135 @@
+"""Stage 4b: generative recommenders on the run's own visits and codes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lgsid.artifact import RunFolder, read_json, sha256_json, write_json
+from lgsid.config import RunConfig
+from lgsid.errors import DataError
+from lgsid.generate.generating import Data
+
+FOLDER = "4_generate"
+METRICS = "metrics.json"
+MOST_REQUESTS = 10_000
+"""Test requests that are answered at most: a standard error of half a point on a hit rate."""
+
+
+def generate_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
+    """Train the configured generators on the run's visits, and measure them beside the baselines.
+
+    Writes one folder a generator (see `lgsid.generate.pretrained`) and ``metrics.json``. Without ``generate.models``
+    there is nothing to do.
+
+    Returns:
+        key figures: Hit@5 of each recommender on the whole catalogue and among what is in reach.
+
+    Raises:
+        DataError: there are no events, or nothing to predict.
+        ArtifactError: an earlier stage has not run.
+    """
+    from lgsid.generate.generating import baselines, measured, requests_to_answer
+
+    if not config.generate.models:
+        return {"models": 0}
+    data = run_data(config, run)
+    courses = _train_all(config, run, data)
+    event_R = requests_to_answer(data, MOST_REQUESTS)
+    rows = {name: course.pop("figures") for name, course in courses.items()}
+    for name, recommender in baselines(data, config.generate).items():
+        rows[name] = measured(recommender, data, config.generate, event_R).figures
+    write_json(run.path(FOLDER, METRICS), {
+        "protocol": config.generate.protocol,
+        "visits": len(data.visits),
+        "training": courses,
+        "recommenders": rows,
+    })  # fmt: skip
+    return key_figures(rows)
+
+
+def generate_along(config: RunConfig, run: RunFolder) -> None:
+    """The part of a process that trains along with the one that runs `generate_items` (under `torchrun`)."""
+    if config.generate.models:
+        _train_all(config, run, run_data(config, run))
+
+
+def run_data(config: RunConfig, run: RunFolder) -> Data:
+    """Visits and unique SIDs of a run."""
+    items = pl.read_parquet(run.require("1_data", "items.parquet", f"lgsid data {run.root}"))
+    path = run.path("1_data", "events.parquet")
+    if not path.exists():
+        raise DataError(
+            f"{run.root} has no events, and generators learn from what people chose",
+            "set data.events, or leave generate.models empty",
+        )
+    sids = pl.read_parquet(run.require("3_sid", "sids.parquet", f"lgsid tokenize {run.root}"))
+    tokens = [name for name in sids.columns if name.startswith("token_")]
+    codes_NL = sids.select(tokens).fill_null(0).to_numpy().astype(np.int32)
+    sizes = tuple(int(column.max()) + 1 for column in codes_NL.T)
+    visits = _visits(config, items, pl.scan_parquet(path))
+    return Data(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), visits, codes_NL, sizes)
+
+
+def _visits(config: RunConfig, items: pl.DataFrame, events: pl.LazyFrame) -> Any:
+    from lgsid.generate import protocol
+
+    kinds = config.rank.samples.kinds
+    if config.generate.protocol == "leave_one_out":
+        return protocol.leave_one_out(items, events, kinds)
+    shares = config.sid.training_share, config.rank.samples.validation_share
+    return protocol.global_time(items, events, kinds, *shares)
+
+
+def _train_all(config: RunConfig, run: RunFolder, data: Data) -> dict[str, Any]:
+    """Course and figures of all generators; what an interrupted call has finished is kept.
+
+    Every process of a `torchrun` trains; the main one measures and writes.
+    """
+    from lgsid.distributed import is_main, share
+
+    courses: dict[str, Any] = {}
+    for name in config.generate.models:
+        done = run.path(FOLDER, ".partial", f"{name}.json")
+        if not share(done.exists()):
+            _train(name, config, data, done)
+        if is_main():
+            courses[name] = read_json(done)
+            shutil.copytree(_kept(done), run.path(FOLDER, name), dirs_exist_ok=True)
+    return courses
+
+
+def _kept(done: Path) -> Path:
+    """Where a finished generator waits: what else is in the stage's folder goes when a call continues."""
+    return done.with_suffix("") / "generator"
+
+
+def _train(name: str, config: RunConfig, data: Data, done: Path) -> None:
+    """Train one generator; keep it, its course and its figures."""
+    from lgsid.distributed import is_main
+    from lgsid.generate.generating import measured, recommender_of, requests_to_answer, train
+    from lgsid.generate.pretrained import save_generator
+
+    identity = sha256_json([config.model_dump(mode="json"), len(data.visits)])
+    model, history = train(name, data, config.generate, config.seed, done.with_suffix(""), identity)
+    if is_main():
+        model.eval()
+        save_generator(model, data.codes_NL, data.sizes, _kept(done))
+        recommender = recommender_of(model, data, config.generate)
+        event_R = requests_to_answer(data, MOST_REQUESTS)
+        figures = measured(recommender, data, config.generate, event_R).figures
+        write_json(done, {**history.to_json(), "figures": figures})
+
+
+def key_figures(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The few numbers that a person wants to see first."""
+    result: dict[str, Any] = {"requests": next(iter(rows.values()))["requests"]}
+    for name, figures in rows.items():
+        result[f"{name}_hit@5"] = figures["catalogue"]["all"]["hit@5"]
+        result[f"{name}_reachable_hit@5"] = figures["reachable"]["all"]["hit@5"]
+    return result
