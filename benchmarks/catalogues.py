@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lgsid.artifact import RunFolder
+from lgsid.artifact import RunFolder, atomic_path
 from lgsid.config import RunConfig, load_run_config
+from lgsid.errors import LgsidError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EMBEDDINGS = {"unaligned": "seed0", "aligned": "aligned0"}
@@ -21,6 +22,52 @@ def run_of(catalogue: str, embedding: str) -> RunFolder:
 def config_of(catalogue: str, overrides: list[str]) -> RunConfig:
     """The configuration of a catalogue, some keys changed."""
     return load_run_config(REPOSITORY / "configs" / f"{catalogue}.yaml", overrides)
+
+
+def data_of(catalogue: str) -> RunFolder:
+    """The unaligned run of a catalogue, its data stage made where it is missing."""
+    from lgsid.pipeline import DATA, execute
+
+    run = run_of(catalogue, "unaligned")
+    if not run.path("1_data", "manifest.json").exists():
+        execute(config_of(catalogue, []), run, last=DATA)
+    return run
+
+
+def codes_path(catalogue: str, embedding: str, method: str, seed: int) -> Path:
+    """The codes of a tokeniser on all items of a catalogue: columns ``raw_1`` …, and ``unique_1`` … after reassignment.
+
+    They are committed, so that experiments on them need neither the encoder nor the tokenisers again.
+    """
+    return REPOSITORY / "results" / "codes" / f"{catalogue}-{embedding}-{method}-{seed}.parquet"
+
+
+def write_codes(path: Path, codes: dict[str, Any]) -> None:
+    """Write "raw" and "unique" codes (N, L)."""
+    import polars as pl
+
+    columns = {
+        f"{name}_{level}": column.astype("uint16")
+        for name, codes_NL in codes.items()
+        for level, column in enumerate(codes_NL.T, start=1)
+    }
+    with atomic_path(path) as temporary:
+        pl.DataFrame(columns).write_parquet(temporary, compression="zstd", compression_level=19)
+
+
+def read_codes(path: Path, name: str) -> Any:
+    """The "raw" or "unique" codes of a file, int32 (N, L).
+
+    Raises:
+        LgsidError: there is no such file.
+    """
+    import numpy as np
+    import polars as pl
+
+    if not path.exists():
+        raise LgsidError(f"no codes {path}", "python benchmarks/tokenizer_quality.py --codes")
+    table = pl.read_parquet(path)
+    return table.select(f"^{name}_.*$").to_numpy().astype(np.int32)
 
 
 def rounded(value: Any) -> Any:

@@ -7,9 +7,10 @@ among what it knows of an item. All cells of a dataset have the same requests an
 tokeniser and of the ranker. The item side is the ID and the codes; "id" has no codes, "random" codes that say nothing.
 "id+labels" and "lgsid+labels" also know category and brand, where the dataset has them.
 
-Codes are those of ``benchmarks/tokenizer_quality.py``, as the tokenisers give them: the ID tells apart what shares a
-code. Items and visits come from the runs of that script (``runs/NAME-seed0``, ``runs/NAME-aligned0``), which this one
-never makes; it prints the command where one is missing. ``--most`` shrinks the training to so many random requests for
+Codes are those of ``benchmarks/tokenizer_quality.py --codes`` (``results/codes/``), as the tokenisers give them: the ID
+tells apart what shares a code. Items and visits come from the data stage of ``runs/NAME-seed0``, which is made where it
+is missing. Codes from another machine differ in their last bits, so cells are of other inputs there; ``--missing``
+makes those alone that are not there at all. ``--most`` shrinks the training to so many random requests for
 all methods alike, and is part of a cell's name.
 
 The scores of a cell's test file are kept in ``runs/NAME-seed0/rank-cache``; ``--compare`` compares every method with
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogues import REPOSITORY, config_of, rounded, run_of
+from catalogues import REPOSITORY, codes_path, config_of, data_of, read_codes, rounded, run_of
 
 from lgsid.artifact import (
     RunFolder,
@@ -120,7 +121,7 @@ class Cell:
         if self.method.startswith("id"):
             return None
         tokenizer, vectors = CODES[self.method.removesuffix("+labels")]
-        return run_of(self.dataset, vectors).path("quality-cache", f"{tokenizer}-{self.seed}-all.safetensors")
+        return codes_path(self.dataset, vectors, tokenizer, self.seed)
 
     def digest(self) -> str:
         """Hash of everything that the cell's figures depend on but the code."""
@@ -139,7 +140,7 @@ def sample_folder(cell: Cell) -> Any:
     from lgsid.rank.loader import SampleFolder
     from lgsid.rank.samples import write_samples
 
-    items = pl.read_parquet(cell.run.require("1_data", "items.parquet", "benchmarks/tokenizer_quality.py says how"))
+    items = pl.read_parquet(data_of(cell.dataset).path("1_data", "items.parquet"))
     config, events = cell.config, cell.run.path("1_data", "events.parquet")
     asked = sha256_json([PROTOCOL, config.rank.samples.model_dump(mode="json"), config.sid.training_share,
                          sha256_file(events)])  # fmt: skip
@@ -155,7 +156,6 @@ def sample_folder(cell: Cell) -> Any:
 def code_rows(cell: Cell) -> Any:
     """The codes of a cell as rows of embedding tables; None where it has none."""
     import numpy as np
-    from safetensors.numpy import load_file
 
     from lgsid.config import NgramConfig
     from lgsid.rank.features import SidRows, sid_rows
@@ -163,10 +163,8 @@ def code_rows(cell: Cell) -> Any:
 
     if cell.codes is None:
         return None
-    if not cell.codes.exists():
-        raise LgsidError(f"no codes {cell.codes}", "python benchmarks/tokenizer_quality.py")
-    codes_NL = load_file(cell.codes)["raw_NL"]
-    sizes = [level["codes"] for level in read_json(cell.codes.with_suffix(".json"))["figures"]["levels"]]
+    codes_NL = read_codes(cell.codes, "raw")
+    sizes = [int(column.max()) + 1 for column in codes_NL.T]
     if cell.method == "first_token":
         codes_NL, sizes = codes_NL[:, :1], sizes[:1]
     if cell.method == "rqvae_ngram":
@@ -236,12 +234,12 @@ def device() -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def work(cells: list[Cell]) -> Iterator[str]:
-    """Make the cells that are missing; yields the failures."""
+def work(cells: list[Cell], missing: bool) -> Iterator[str]:
+    """Make the cells that are not there, and unless ``missing`` those of other inputs; yields the failures."""
     folders: dict[str, Any] = {}
     for cell in cells:
         try:
-            if cell.target.exists() and read_json(cell.target)["config_sha256"] == cell.digest():
+            if cell.target.exists() and (missing or read_json(cell.target)["config_sha256"] == cell.digest()):
                 print(f"kept {cell.name}")
                 continue
             samples = folders.get(cell.dataset) or folders.setdefault(cell.dataset, sample_folder(cell))
@@ -318,6 +316,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--distance", choices=["plain", "distance", "both"], default="plain")
     parser.add_argument("--most", type=int, default=None)
+    parser.add_argument("--missing", action="store_true", help="keep cells that are there, whatever they were made of")
     parser.add_argument("--baselines", action="store_true", help="make the rows without training, and no others")
     parser.add_argument("--compare", action="store_true", help="compare finished cells, and make no others")
     args = parser.parse_args()
@@ -334,7 +333,7 @@ def main() -> None:
     if args.compare:
         compare(cells)
         return
-    failed = list(work(cells))
+    failed = list(work(cells, args.missing))
     if failed:
         raise SystemExit(f"{len(failed)} cells failed: {', '.join(failed)}")
 

@@ -7,10 +7,10 @@ tokeniser, asked for the next item of each test request. All cells of a dataset 
 the same test requests, at most ``--requests`` of them, drawn at random; the seed is that of the tokeniser and of the
 generator. SASRec, which knows no codes, and the baselines have cells of the method "none".
 
-Codes are those of ``benchmarks/tokenizer_quality.py --codes``, made unique by reassignment within the last level; items
-and visits come from the runs of that script (``runs/NAME-seed0``, ``runs/NAME-aligned0``). RQ-VAE-ngram has RQ-VAE's
-codes: it is a way for rankers to read them, so a generator that writes codes is the same for both, and the table says
-so. "unified" writes its codes and has no id beside them, since an id cannot be generated.
+Codes are those of ``benchmarks/tokenizer_quality.py --codes`` (``results/codes/``), made unique by reassignment within
+the last level; items and visits come from the data stage of ``runs/NAME-seed0``, made where it is missing.
+RQ-VAE-ngram has RQ-VAE's codes: it is a way for rankers to read them, so a generator that writes codes is the same for
+both, and the table says so. "unified" writes its codes and has no id beside them, since an id cannot be generated.
 
 The ranked items of a cell are kept in ``runs/NAME-seed0/generate-cache``, to compare methods by. Work may be shared
 among processes by datasets, models, methods or protocols.
@@ -27,7 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catalogues import REPOSITORY, config_of, rounded, run_of
+from catalogues import REPOSITORY, codes_path, config_of, read_codes, rounded, run_of
+from catalogues import data_of as run_data
 from table1 import device
 
 from lgsid.artifact import (
@@ -108,7 +109,7 @@ class Cell:
         if self.method == NONE:
             return None
         tokenizer, vectors = CODES[self.method]
-        return run_of(self.dataset, vectors).path("quality-cache", f"{tokenizer}-{self.seed}-all.safetensors")
+        return codes_path(self.dataset, vectors, tokenizer, self.seed)
 
     def digest(self) -> str:
         """Hash of everything that the cell's figures depend on but the code."""
@@ -124,12 +125,11 @@ def data_of(cell: Cell) -> Any:
     """Visits and codes of a cell."""
     import numpy as np
     import polars as pl
-    from safetensors.numpy import load_file
 
     from lgsid.generate import protocol
     from lgsid.generate.generating import Data
 
-    items = pl.read_parquet(cell.run.require("1_data", "items.parquet", "benchmarks/tokenizer_quality.py says how"))
+    items = pl.read_parquet(run_data(cell.dataset).path("1_data", "items.parquet"))
     events, kinds = pl.scan_parquet(cell.run.path("1_data", "events.parquet")), cell.config.rank.samples.kinds
     if cell.protocol == "global_time":
         shares = cell.config.sid.training_share, cell.config.rank.samples.validation_share
@@ -138,10 +138,8 @@ def data_of(cell: Cell) -> Any:
         visits = getattr(protocol, cell.protocol)(items, events, kinds)
     if cell.codes is None:
         codes_NL = np.arange(len(items), dtype=np.int32)[:, None]
-    elif not cell.codes.exists():
-        raise LgsidError(f"no codes {cell.codes}", "python benchmarks/tokenizer_quality.py --codes")
     else:
-        codes_NL = load_file(cell.codes)["unique_NL"]
+        codes_NL = read_codes(cell.codes, "unique")
     sizes = tuple(int(column.max()) + 1 for column in codes_NL.T)
     return Data(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), visits, codes_NL, sizes)
 

@@ -9,7 +9,7 @@ the command where one is missing. Tokenisers are fitted with the catalogue's con
 Three fits make a cell: its own; that of another seed, and one with its seed on a random 95 % of the items, for what
 changes. Each runs in a process of its own on ``--threads`` threads, so that time and peak memory are its own, and is
 kept in the run's ``quality-cache/``: the other seed's fit is the own fit of another cell. Seeds are compared in a ring
-of three (0 with 1, 1 with 2, 2 with 0). ``--codes`` makes the own fits alone, for ``table1.py`` and ``table2.py``.
+of three (0 with 1, 1 with 2, 2 with 0). ``--codes`` makes the own fits alone, and writes ``results/codes/``.
 Cells and fits of the same configuration and inputs are not made again; ``--again`` forgets the chosen ones first,
 which a change of a tokeniser's code asks for. To share the work among processes, split it by ``--configs``,
 ``--embeddings`` or ``--methods``, not by seeds.
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogues import EMBEDDINGS, REPOSITORY, config_of, rounded, run_of
+from catalogues import EMBEDDINGS, REPOSITORY, codes_path, config_of, rounded, run_of, write_codes
 
 from lgsid.artifact import (
     RunFolder,
@@ -246,6 +246,17 @@ def make_fit(cell: Cell, part: str, threads: int) -> None:
         job("fit", cell, part, threads)
 
 
+def publish(cell: Cell, threads: int) -> None:
+    """Make a cell's own fit where it is missing, and put its codes where other experiments look for them."""
+    from safetensors.numpy import load_file
+
+    make_fit(cell, "all", threads)
+    path = codes_path(cell.catalogue, cell.embedding, cell.method, cell.seed)
+    found = load_file(cell.cached("all", "safetensors"))
+    write_codes(path, {"raw": found["raw_NL"], "unique": found["unique_NL"]})
+    print(f"wrote {path.name}", flush=True)
+
+
 def job(what: str, cell: Cell, part: str, threads: int) -> str:
     """A step in a process of its own; its output.
 
@@ -338,7 +349,7 @@ def main() -> None:
         forget(cells)
     if args.codes:
         for cell in cells:
-            make_fit(cell, "all", args.threads)
+            publish(cell, args.threads)
         return
     failed = list(work(cells, args.threads))
     if failed:

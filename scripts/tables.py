@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from alignment_tables import ablation, efficiency, rewards, shipped, strangers, training_step
 from cells import REPOSITORY, Cell, cells, table
+from generate_tables import TABLES as GENERATE_TABLES
 from rank_tables import TABLES as RANK_TABLES
 from sid_tables import TABLES as SID_TABLES
 
@@ -206,6 +207,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training-step": training_step,
     **SID_TABLES,
     **RANK_TABLES,
+    **GENERATE_TABLES,
 }
 
 

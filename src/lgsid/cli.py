@@ -194,6 +194,32 @@ def explain(
 
 
 @app.command()
+def serve(
+    run: Run,
+    config: Annotated[Path | None, typer.Option("--config", help="A YAML file with the options of serving.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; others than this need API keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", help="1; start more instances for more.")] = 1,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Answer requests for recommendations from RUN, and show its map, until a signal comes."""
+    from lgsid.config import apply_overrides, load_yaml, parse
+    from lgsid.config.serve import ServeConfig
+    from lgsid.errors import MissingDependencyError
+
+    try:
+        from lgsid.serve.run import serve as start
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("lgsid"):
+            raise
+        raise MissingDependencyError(error.name, "lgsid serve", "serve") from None
+    raw = apply_overrides({} if config is None else load_yaml(config), set_)
+    start(run, parse(ServeConfig, raw, str(config or "the options of serving")), host, port, workers)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check that this machine has what lgsid needs, and say how to get what is missing."""
     from lgsid.doctor import examine

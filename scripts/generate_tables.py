@@ -1,0 +1,217 @@
+"""Tables of docs/generate.md and the README: generators behind all tokenisers, from the cells of results/table2/.
+
+Nothing is left out: what has no cell is a dash. Cells with a label are variants of a configuration and stand in a table
+of their own.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from cells import Cell, cells, mean_sd, table
+
+METHODS = {
+    "random": "random codes",
+    "res_kmeans": "Res-KMeans",
+    "rqvae": "RQ-VAE, RQ-VAE-ngram",
+    "unified": "Unified semantic + ID",
+    "gnpr": "GNPR-SID",
+    "geo_grid": "geo-grid",
+    "hgit_unaligned": "HGIT, unaligned",
+    "lgsid": "LGSID (aligned + HGIT)",
+}
+"""Names in tables and figures, in their order: the control, rivals, LGSID without alignment, LGSID."""
+RIVALS = [method for method in METHODS if method not in ("random", "hgit_unaligned", "lgsid")]
+"""What the published gain is over."""
+WRITERS = {"tiger": "TIGER", "onerec": "OneRec"}
+BESIDE = {
+    "sasrec": "SASRec",
+    "popular_within_reach": "popular within reach",
+    "item_co_visits": "item co-visits",
+    "revisit": "visited before",
+}
+"""Recommenders without codes."""
+DATASETS = ("gowalla-nyc", "fsq-nyc")
+PROTOCOLS = {"global_time": "after a moment", "leave_one_out": "leave one out"}
+SEEDS = 3
+MISSING = "–"
+PUBLISHED = (0.186, 0.181)
+"""The least published gains, of Hit@5 and NDCG@5."""
+
+
+@cache
+def everything() -> tuple[Cell, ...]:
+    """All cells."""
+    return tuple(cell for cell in cells("table2") if cell["experiment"] == "table2")
+
+
+def group(dataset: str, protocol: str, model: str, method: str = "none", label: str = "") -> list[Cell]:
+    """Cells of one row by seed."""
+    wanted = (dataset, protocol, model, method, label)
+    keys = ("dataset", "protocol", "model", "method", "label")
+    return sorted(
+        (cell for cell in everything() if tuple(cell[key] for key in keys) == wanted), key=lambda cell: cell["seed"]
+    )
+
+
+def at(cell: Cell, path: str) -> float | None:
+    """A figure by its path, such as "catalogue/all/hit@5"; None where it is not defined."""
+    found: Any = cell["metrics"]
+    for key in path.split("/"):
+        found = None if found is None else found.get(key)
+    return found
+
+
+def values(found: Sequence[Cell], path: str) -> list[float]:
+    """A figure of several seeds."""
+    return [value for cell in found if (value := at(cell, path)) is not None]
+
+
+def shown(found: Sequence[Cell], path: str) -> str:
+    """Mean ± standard deviation over seeds in percent, and how many they are where some are missing."""
+    known = [100 * value for value in values(found, path)]
+    if not known:
+        return MISSING
+    trained = found[0]["model"] in WRITERS or found[0]["model"] == "sasrec"
+    return mean_sd(known, 2) + (f" ({len(known)})" if trained and len(known) < SEEDS else "")
+
+
+def rows_of(model: str) -> list[tuple[str, str, str]]:
+    """Model, method and name of the rows of a table: the codes behind a generator, then what knows no codes."""
+    return [(model, method, name) for method, name in METHODS.items()] + [
+        (beside, "none", f"*{name}*") for beside, name in BESIDE.items()
+    ]
+
+
+def block(dataset: str, protocol: str, model: str, mode: str = "catalogue") -> str:
+    """One table: a row a tokeniser."""
+    paths = [f"{mode}/all/hit@5", f"{mode}/all/ndcg@5", f"{mode}/all/hit@10", f"{mode}/all/ndcg@10",
+             f"{mode}/revisits/hit@5", f"{mode}/first_visits/hit@5"]  # fmt: skip
+    rows = []
+    for of, method, name in rows_of(model):
+        found = group(dataset, protocol, of, method)
+        rows.append([name, *(shown(found, path) for path in paths)])
+    best = [_best(dataset, protocol, model, path) for path in paths]
+    for row, (_, method, _) in zip(rows, rows_of(model), strict=True):
+        for place, winner in enumerate(best, start=1):
+            if method == winner:
+                row[place] = f"**{row[place]}**"
+    title = f"{dataset}, {PROTOCOLS[protocol]}, {WRITERS[model]}{', reachable-first' if mode == 'reachable' else ''}"
+    return table(f"{title} | Hit@5 | NDCG@5 | Hit@10 | NDCG@10 | Hit@5 revisits | Hit@5 first visits", rows)
+
+
+def _best(dataset: str, protocol: str, model: str, path: str) -> str | None:
+    found = {
+        method: statistics.fmean(known)
+        for method in METHODS
+        if (known := values(group(dataset, protocol, model, method), path))
+    }
+    return max(found, key=lambda method: found[method]) if len(found) > 1 else None
+
+
+def begun() -> list[tuple[str, str, str]]:
+    """Datasets, protocols and generators with cells; the first of each where there are none."""
+    keys = [(dataset, protocol, model) for protocol in PROTOCOLS for dataset in DATASETS for model in WRITERS]
+    found = [key for key in keys if any(group(*key, method) for method in METHODS)]
+    return found or keys[:1]
+
+
+def whole() -> str:
+    """Everything on the whole catalogue."""
+    return "\n\n".join(block(*key) for key in begun())
+
+
+def reachable() -> str:
+    """Everything among what is in reach."""
+    return "\n\n".join(block(*key, mode="reachable") for key in begun())
+
+
+def beyond() -> str:
+    """What cannot be reached, and what does not exist, without and with the masks."""
+    rows = []
+    for dataset, protocol, model in begun():
+        found = group(dataset, protocol, model, "lgsid")
+        rows.append([
+            f"{dataset}, {PROTOCOLS[protocol]}, {WRITERS[model]}",
+            *(shown(found, path) for path in (
+                "invalid_share_without_trie", "catalogue/unreachable_share", "reachable/unreachable_share",
+                "target_within_reach_share", "catalogue/all/hit@5", "reachable/all/hit@5",
+            )),
+        ])  # fmt: skip
+    header = "LGSID, percent | no item, without trie | beyond reach, whole catalogue | beyond reach, reachable-first"
+    return table(header + " | targets in reach | Hit@5, whole catalogue | Hit@5, reachable-first", rows)
+
+
+def gain(dataset: str, protocol: str, model: str, path: str) -> tuple[float, str] | None:
+    """How far LGSID's mean lies above the best rival's, as a share of it, and which rival that is."""
+    mine = values(group(dataset, protocol, model, "lgsid"), path)
+    found = {
+        method: statistics.fmean(known)
+        for method in RIVALS
+        if (known := values(group(dataset, protocol, model, method), path))
+    }
+    if not mine or not found:
+        return None
+    best = max(found, key=lambda method: found[method])
+    return statistics.fmean(mine) / found[best] - 1, METHODS[best]
+
+
+def gains() -> str:
+    """LGSID above the best other tokeniser."""
+    rows = []
+    for key in begun():
+        row = [f"{key[0]}, {PROTOCOLS[key[1]]}, {WRITERS[key[2]]}"]
+        for path in ("all/hit@5", "all/ndcg@5", "first_visits/hit@5"):
+            found = gain(*key, f"catalogue/{path}")
+            row.append(MISSING if found is None else f"{found[0]:+.1%} ({found[1]})")
+        rows.append(row)
+    return table("LGSID above the best rival | Hit@5 | NDCG@5 | Hit@5, first visits", rows)
+
+
+def short() -> str:
+    """Hit@5 of everything side by side."""
+    across = begun()
+    rows = []
+    for method, name in METHODS.items():
+        rows.append([name, *(_mean(group(*key, method)) for key in across)])
+    for beside, name in BESIDE.items():
+        rows.append([f"*{name}*", *(_mean(group(key[0], key[1], beside)) for key in across)])
+    names = [f"{key[0].split('-')[0]} {WRITERS[key[2]]}, {PROTOCOLS[key[1]]}" for key in across]
+    return table(" | ".join(["Hit@5, percent", *names]), rows)
+
+
+def _mean(found: Sequence[Cell]) -> str:
+    known = values(found, "catalogue/all/hit@5")
+    return f"{100 * statistics.fmean(known):.1f}" if known else MISSING
+
+
+def variants() -> str:
+    """Cells with a label beside those without one."""
+    labels = sorted({cell["label"] for cell in everything() if cell["label"]})
+    rows = []
+    for cell in everything():
+        if cell["label"] in labels and cell["label"]:
+            base = group(cell["dataset"], cell["protocol"], cell["model"], cell["method"])
+            same = [other for other in base if other["seed"] == cell["seed"]]
+            rows.append([
+                f"{cell['label']}: {cell['dataset']}, {PROTOCOLS.get(cell['protocol'], cell['protocol'])}, "
+                f"{cell['model']}, {cell['method']}, seed {cell['seed']}",
+                shown([cell], "catalogue/all/hit@5").removesuffix(" (1)"),
+                shown(same, "catalogue/all/hit@5").removesuffix(" (1)"),
+                f"{cell['metrics'].get('training_seconds', 0):.0f}",
+                f"{same[0]['metrics'].get('training_seconds', 0):.0f}" if same else MISSING,
+            ])  # fmt: skip
+    return table("variant | Hit@5 | Hit@5 as shipped | training s | as shipped", rows or [["none yet", *[MISSING] * 4]])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "table2": whole,
+    "table2-reachable": reachable,
+    "table2-beyond": beyond,
+    "table2-gain": gains,
+    "table2-short": short,
+    "table2-variants": variants,
+}
