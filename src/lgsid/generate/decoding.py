@@ -1,0 +1,46 @@
+"""Step-by-step decoding: each token costs one position, and what a request's beams share is computed once.
+
+The encoder runs once a request; keys and values of cross attention are computed once a layer and request, and the
+request's W beams look at them as W queries; keys and values of self-attention are kept for each position, those of BOS
+for all beams together, and follow their beams.
+
+Axes: B requests, W beams, K tokens of a level, D dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lgsid.generate.base import Packed
+from lgsid.generate.network import Network
+from lgsid.generate.t5 import DecoderCache
+
+
+class NetworkDecoder:
+    """A `lgsid.generate.beam.CodeDecoder` of a network.
+
+    Args:
+        network: in evaluation mode, or dropout makes the likelihoods random.
+        requests: one segment a row.
+        codes_NL: SIDs of the catalogue, int64.
+    """
+
+    def __init__(self, network: Network, requests: Packed, codes_NL: Tensor) -> None:
+        self._network, self._requests, self._codes_NL = network, requests, codes_NL
+
+    @torch.no_grad()
+    def start(self) -> tuple[Tensor, DecoderCache]:
+        """See `lgsid.generate.beam.CodeDecoder`."""
+        bos_BD, cache = self._network.remember(self._requests, self._codes_NL)
+        return self._answer(bos_BD[:, None], cache, 0)
+
+    @torch.no_grad()
+    def step(self, cache: DecoderCache, parent_BW: Tensor, token_BW: Tensor, level: int) -> tuple[Tensor, DecoderCache]:
+        """See `lgsid.generate.beam.CodeDecoder`."""
+        x_BWD = self._network.tokens.written(token_BW, level - 1)
+        return self._answer(x_BWD, cache.of_parents(parent_BW), level)
+
+    def _answer(self, x_BWD: Tensor, cache: DecoderCache, level: int) -> tuple[Tensor, DecoderCache]:
+        states_BWD, cache = self._network.decoder.step(x_BWD, cache)
+        return self._network.tokens.logits(states_BWD, level).float().log_softmax(-1), cache

@@ -1,0 +1,130 @@
+"""An encoder over packed rows and a decoder at the moments to predict: what TIGER and OneRec have in common.
+
+Axes: R rows, T visits of a row, L tokens of a SID, S = T·L, D dimensions, Q asks with P positions each, B requests, H
+heads; N, K, and the B and C of biases as in `lgsid.generate.bands`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lgsid.config import GenerateConfig
+from lgsid.generate.bands import Asks, Band, Look, additive, causal
+from lgsid.generate.base import Packed
+from lgsid.generate.t5 import Decoder, DecoderCache, DenseFeedForward, Encoder, Losses, MakeFeedForward, RelativeBias
+from lgsid.generate.tokens import SidTokens, since_before
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Q moments that something is written at: the asks, and what is known of each.
+
+    Attributes:
+        asks: their rows and places.
+        user_Q: user tokens.
+        time_Q: seconds since 1970.
+        gap_Q: seconds since the visit before.
+    """
+
+    asks: Asks
+    user_Q: Tensor
+    time_Q: Tensor
+    gap_Q: Tensor
+
+
+class Network(nn.Module):
+    """T5 over SIDs.
+
+    Beyond T5, the decoder's cross attention has a bias by how many visits ago a token was (`ago`), 0 at the start:
+    behind a causal encoder nothing else says what is recent.
+
+    Args:
+        sizes: number of tokens of each level.
+        config: sizes and options.
+        feed_forward: makes the decoder's feed-forward layers; None is T5's own.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], config: GenerateConfig, feed_forward: MakeFeedForward | None = None
+    ) -> None:
+        super().__init__()
+
+        def dense(number: int) -> nn.Module:
+            return DenseFeedForward(config.dim, config.feed_forward, config.dropout)
+
+        shape = (config.dim, config.heads, config.dropout)
+        self.config = config
+        self.tokens = SidTokens(sizes, config)
+        self.encoder = Encoder(config.encoder_layers, *shape, dense)
+        self.decoder = Decoder(config.decoder_layers, *shape, feed_forward or dense)
+        self.ago = RelativeBias(config.heads, both=False, std=0.0)
+
+    def encode(self, rows: Packed, codes_NL: Tensor) -> tuple[Tensor, Losses]:
+        """States of all visits' tokens, (R, S, D); 0 at padding, so that what sees nothing gets nothing."""
+        x_RSD = self.tokens.visits(rows, codes_NL)
+        window, visits = self.config.history, rows.item_RT.shape[1]
+        if self.config.encoder == "causal":
+            band = Band.of(visits, window - 1, x_RSD.device)
+            seen = causal(band, rows.segment_RT, 0, window - 1)
+        else:
+            band, seen = Band.dense(visits), [_history(rows, window)[:, None]]
+        states_RSD, losses = self.encoder(x_RSD, band, seen)
+        real_RS1 = (rows.segment_RT >= 0).repeat_interleave(self.tokens.levels, 1)[..., None]
+        return states_RSD * real_RS1, losses
+
+    def targets(self, rows: Packed, positions: int, chosen_RT: Tensor | None = None) -> Moments:
+        """The moments of the visits that are predicted, row by row.
+
+        Args:
+            rows: packed visits.
+            positions: P, of what is written at each.
+            chosen_RT: which visits, bool; None is ``rows.target_RT``.
+        """
+        row_Q, place_Q = at = (rows.target_RT if chosen_RT is None else chosen_RT).nonzero(as_tuple=True)
+        window, levels = self.config.history, self.tokens.levels
+        band = Band.of(rows.item_RT.shape[1], window, rows.item_RT.device)
+        bias_HBC = self.ago(-band.ago(rows.item_RT.device))
+        bias_HNK = bias_HBC.repeat_interleave(positions, 1).repeat_interleave(levels, 2)
+        sees = Look.of(band, bias_HNK, causal(band, rows.segment_RT, 1, window), positions, levels)
+        return Moments(Asks(row_Q, place_Q, sees), rows.user_RT[at], rows.time_RT[at], since_before(rows)[at])
+
+    def decode(self, x_QPD: Tensor, moments: Moments, memory_RSD: Tensor) -> tuple[Tensor, Losses]:
+        """Decoder states (Q, P, D) of what has been written, and the losses of its feed-forward layers."""
+        states_QPD, losses = self.decoder(x_QPD, memory_RSD, moments.asks)
+        return states_QPD, losses
+
+    def begin(self, moments: Moments) -> Tensor:
+        """BOS of each moment, (Q, D)."""
+        return self.tokens.begin(moments.user_Q, moments.time_Q, moments.gap_Q)
+
+    def remember(self, requests: Packed, codes_NL: Tensor) -> tuple[Tensor, DecoderCache]:
+        """Encode requests for step-by-step decoding: BOS of each (B, D), and the decoder's cache before it."""
+        memory_BSD, _ = self.encode(requests, codes_NL)
+        place_T = torch.arange(requests.item_RT.shape[1], device=memory_BSD.device)
+        ago_BT = requests.length_R[:, None] - place_T
+        seen_BT = (ago_BT >= 1) & (ago_BT <= self.config.history)
+        bias_BH1T = (self.ago(-ago_BT) + additive(seen_BT, memory_BSD.dtype)).transpose(0, 1)[:, :, None]
+        cache = self.decoder.remember(memory_BSD, bias_BH1T.repeat_interleave(self.tokens.levels, 3))
+        last_B1 = (requests.length_R - 1).clamp(min=0)[:, None]
+        since_B = requests.now_R - requests.time_RT.gather(1, last_B1)[:, 0]
+        gap_B = torch.where(requests.length_R > 0, since_B, 0)
+        return self.tokens.begin(requests.user_RT[:, 0], requests.now_R, gap_B), cache
+
+
+def _history(rows: Packed, window: int) -> Tensor:
+    """What all visits of a row with one segment see behind a full encoder: (R, T), bool.
+
+    The last visits before the one that is predicted, or before the request.
+
+    Raises:
+        ValueError: a row has several segments, or several visits to predict.
+    """
+    if bool((rows.target_RT.sum(1) > 1).any()) or bool((rows.segment_RT > 0).any()):
+        raise ValueError("a full encoder takes rows of one segment with one target at most: generate.encoder is full")
+    place_T = torch.arange(rows.item_RT.shape[1], device=rows.item_RT.device)
+    end_R1 = torch.where(rows.target_RT.any(1), rows.target_RT.long().argmax(1), rows.length_R)[:, None]
+    return (place_T < end_R1) & (place_T >= end_R1 - window)

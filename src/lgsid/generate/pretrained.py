@@ -1,0 +1,86 @@
+"""Trained generators in a folder: ``config.json``, and ``generator.safetensors`` with the parameters and the SIDs.
+
+A folder is complete in itself: it names items by their row in the catalogue it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lgsid.artifact import atomic_path, read_json, write_json
+from lgsid.config import GenerateConfig
+from lgsid.errors import ArtifactError
+from lgsid.generate.methods import GENERATORS, make_generator
+
+if TYPE_CHECKING:
+    from lgsid.arrays import CodeArray
+    from lgsid.generate.base import SequenceModel
+
+FORMAT = 1
+AGAIN = "lgsid generate RUN"
+_CONFIG, _TENSORS, _CODES = "config.json", "generator.safetensors", "codes_NL"
+
+
+def save_generator(model: SequenceModel, codes_NL: CodeArray, sizes: Sequence[int], folder: Path) -> None:
+    """Write a generator's folder.
+
+    Args:
+        model: what is saved.
+        codes_NL: SIDs of the catalogue, int32; row n is item n.
+        sizes: number of tokens of each level.
+        folder: is made where it is missing.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors[_CODES] = torch.from_numpy(codes_NL)
+    with atomic_path(folder / _TENSORS) as path:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    write_json(folder / _CONFIG, {
+        "format": FORMAT,
+        "model": model.name,
+        "items": len(codes_NL),
+        "sizes": list(sizes),
+        "config": model.config.model_dump(mode="json"),
+    })  # fmt: skip
+
+
+def load_generator(folder: Path) -> SequenceModel:
+    """Read what `save_generator` wrote; in evaluation mode, in main memory.
+
+    Raises:
+        ArtifactError: a file is missing, corrupt, of another version, or does not fit the other one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    stored = _description(folder / _CONFIG)
+    path = folder / _TENSORS
+    if not path.is_file():
+        raise ArtifactError(f"no file {path}", AGAIN)
+    try:
+        tensors = load_file(path)
+        codes_NL = tensors.pop(_CODES).numpy()
+        if codes_NL.shape != (stored["items"], len(stored["sizes"])):
+            raise ValueError(f"SIDs of shape {codes_NL.shape}, expected {stored['items']} × {len(stored['sizes'])}")
+        config = GenerateConfig.model_validate(stored["config"])
+        model = make_generator(stored["model"], codes_NL, tuple(stored["sizes"]), config, seed=0)
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{path} cannot be read, or does not fit {folder / _CONFIG}: {error}", AGAIN) from error
+    return model.eval()
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ArtifactError(f"no file {path}", AGAIN)
+    stored = read_json(path)
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT or stored.get("model") not in GENERATORS:
+        raise ArtifactError(f"{path} does not describe a generator of format {FORMAT}", AGAIN)
+    missing = {"items", "sizes", "config"} - stored.keys()
+    if missing:
+        raise ArtifactError(f"{path} says nothing of {', '.join(sorted(missing))}", AGAIN)
+    return stored

@@ -1,0 +1,357 @@
+"""The mathematics of T5 (arXiv 1910.10683): layers and stacks, without embeddings and heads.
+
+Pre-norm residual layers; RMS norms without bias; attention without 1/√E, with a bias by the bucket of the relative
+position that is learned once and shared by all layers of a stack; feed-forward layers of two matrices and a ReLU. Two
+things are not T5's. Attention weights are not dropped out: on a CPU that costs more than the attention itself. And a
+decoder can be given a bias of its cross attention.
+
+Axes: R rows, S tokens of a row, M places of a row with P positions each, Q asks with P positions each, B requests with
+W beams each, D dimensions, H heads of E = D / H dimensions; n, B and C as in `lgsid.generate.bands`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from lgsid.generate.bands import NEVER, Asks, Band, Look
+from lgsid.generate.kernels import Dropout, RmsNorm, attend, look
+
+BUCKETS, LONGEST = 32, 128
+"""Of T5: relative positions share a bucket beyond 16 (8 of either direction), and are all one beyond 128."""
+
+Losses = dict[str, Tensor]
+"""Further losses of feed-forward layers by name: scalars, weighted already."""
+
+
+class FeedForward(Protocol):
+    """A feed-forward layer between a norm and the residual, which are not its business."""
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Losses]:
+        """Vectors (…, D) to vectors (…, D), and losses to add to the model's."""
+
+
+MakeFeedForward = Callable[[int], nn.Module]
+"""Makes the feed-forward layer (a `FeedForward`) of a stack's layer of that number, from 0."""
+
+
+def relative_bucket(relative: Tensor, *, both: bool) -> Tensor:
+    """Bucket of relative positions (key less query), int64.
+
+    Args:
+        relative: any shape, int64.
+        both: whether keys may stand behind queries; if not, all positions from 0 on are bucket 0.
+    """
+    count = BUCKETS // 2 if both else BUCKETS
+    distance = relative.abs() if both else (-relative).clamp(min=0)
+    exact = count // 2
+    further = distance.clamp(min=exact).float() / exact
+    coarse = exact + (further.log() / math.log(LONGEST / exact) * (count - exact)).long()
+    bucket = torch.where(distance < exact, distance, coarse.clamp(max=count - 1))
+    return bucket + count * (relative > 0) if both else bucket
+
+
+class RelativeBias(nn.Embedding):
+    """A bias of attention scores by relative position, for each head.
+
+    Args:
+        heads: H.
+        both: see `relative_bucket`.
+        std: of the biases at the start.
+    """
+
+    def __init__(self, heads: int, *, both: bool, std: float) -> None:
+        super().__init__(BUCKETS, heads)
+        self.both = both
+        nn.init.normal_(self.weight, std=std)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Biases (H, …) of relative positions (…)."""
+        return super().forward(relative_bucket(input, both=self.both)).movedim(-1, 0)
+
+
+class DenseFeedForward(nn.Module):
+    """T5's: a matrix, ReLU, dropout, a matrix.
+
+    Args:
+        dim: D.
+        inner: width between the matrices.
+        dropout: share that is dropped.
+    """
+
+    def __init__(self, dim: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(dim, inner, bias=False)
+        self.outer = nn.Linear(inner, dim, bias=False)
+        self.dropout = Dropout(dropout)
+        nn.init.normal_(self.inner.weight, std=dim**-0.5)
+        nn.init.normal_(self.outer.weight, std=inner**-0.5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Losses]:
+        """See `FeedForward`."""
+        return self.outer(self.dropout(self.inner(x).relu())), {}
+
+
+class FeedForwardLayer(nn.Module):
+    """Norm, feed-forward, dropout, residual."""
+
+    def __init__(self, dim: int, dropout: float, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.norm = RmsNorm(dim)
+        self.feed_forward = feed_forward
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Losses]:
+        y, losses = self.feed_forward(self.norm(x))
+        return x + self.dropout(y), losses
+
+
+class SelfAttention(nn.Module):
+    """Norm, attention of tokens to each other, dropout, residual."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = RmsNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.dropout = Dropout(dropout)
+        nn.init.normal_(self.qkv.weight, std=dim**-0.5)
+        nn.init.normal_(self.qkv.weight[:dim], std=(dim * dim // heads) ** -0.5)
+        nn.init.normal_(self.out.weight, std=dim**-0.5)
+
+    def forward(self, x_RSD: Tensor, sees: Look | Tensor) -> Tensor:
+        """Within each row.
+
+        Args:
+            x_RSD: tokens.
+            sees: bias and mask: a `Look` along the rows, or a bias (H, S, S) of all tokens to each other.
+        """
+        q_RSD, kv_RSD = self.qkv(self.norm(x_RSD)).split([x_RSD.shape[-1], 2 * x_RSD.shape[-1]], dim=-1)
+        if isinstance(sees, Look):
+            mixed_RSD = look(q_RSD, kv_RSD, sees, self.heads)
+        else:
+            mixed_RSD = attend(q_RSD, kv_RSD, sees, self.heads)
+        residual_RSD: Tensor = x_RSD + self.dropout(self.out(mixed_RSD))
+        return residual_RSD
+
+    def step(self, x_BWD: Tensor, past: list[Tensor], bias_HP: Tensor) -> tuple[Tensor, Tensor]:
+        """For one more position of each beam.
+
+        Args:
+            x_BWD: its vectors.
+            past: keys and values (B, W or 1, 2 D) of the positions before; of one beam where all share it.
+            bias_HP: of the positions, its own included.
+
+        Returns:
+            new vectors, and its keys and values (B, W, 2 D).
+        """
+        q_BWD, kv_BWD = self.qkv(self.norm(x_BWD)).split([x_BWD.shape[-1], 2 * x_BWD.shape[-1]], dim=-1)
+        keys, values = zip(
+            *(kv.view(*kv.shape[:2], 2, self.heads, -1).unbind(2) for kv in (*past, kv_BWD)), strict=True
+        )
+        q_BWHE = q_BWD.view(*q_BWD.shape[:2], self.heads, -1)
+        score_PBWH = torch.stack([(q_BWHE * key).sum(-1) for key in keys]) + bias_HP.T[:, None, None]
+        weight_PBWH1 = score_PBWH.softmax(0)[..., None]
+        mixed_BWHE = weight_PBWH1[0] * values[0]
+        for weight_BWH1, value in zip(weight_PBWH1[1:], values[1:], strict=True):
+            mixed_BWHE = mixed_BWHE + weight_BWH1 * value
+        residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWHE.flatten(-2)))
+        return residual_BWD, kv_BWD
+
+
+class CrossAttention(nn.Module):
+    """Norm, attention to the encoder's states, dropout, residual."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = RmsNorm(dim)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.dropout = Dropout(dropout)
+        nn.init.normal_(self.query.weight, std=(dim * dim // heads) ** -0.5)
+        nn.init.normal_(self.kv.weight, std=dim**-0.5)
+        nn.init.normal_(self.out.weight, std=dim**-0.5)
+
+    def forward(self, x_QPD: Tensor, memory_RSD: Tensor, asks: Asks) -> Tensor:
+        q_RMD = asks.grid(self.query(self.norm(x_QPD)), len(memory_RSD))
+        mixed_RMD = look(q_RMD, self.kv(memory_RSD), asks.look, self.heads)
+        residual_QPD: Tensor = x_QPD + self.dropout(self.out(asks.flat(mixed_RMD, x_QPD.shape[1])))
+        return residual_QPD
+
+    def step(self, x_BWD: Tensor, kv_BSD: Tensor, bias_BH1S: Tensor) -> Tensor:
+        """For one position of each beam; the beams of a request share its keys and values (B, S, 2 D)."""
+        mixed_BWD = attend(self.query(self.norm(x_BWD)), kv_BSD, bias_BH1S, self.heads)
+        residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWD))
+        return residual_BWD
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, feed-forward."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.attention = SelfAttention(dim, heads, dropout)
+        self.feed_forward = FeedForwardLayer(dim, dropout, feed_forward)
+
+    def forward(self, x_RSD: Tensor, sees: Look) -> tuple[Tensor, Losses]:
+        through: tuple[Tensor, Losses] = self.feed_forward(self.attention(x_RSD, sees))
+        return through
+
+
+class Encoder(nn.Module):
+    """A stack of self-attention and feed-forward layers.
+
+    Args:
+        layers: how many.
+        dim: D.
+        heads: H.
+        dropout: share that is dropped.
+        feed_forward: makes the feed-forward layers.
+    """
+
+    def __init__(self, layers: int, dim: int, heads: int, dropout: float, feed_forward: MakeFeedForward) -> None:
+        super().__init__()
+        self.bias = RelativeBias(heads, both=True, std=dim**-0.5)
+        self.layers = nn.ModuleList(EncoderLayer(dim, heads, dropout, feed_forward(n)) for n in range(layers))
+        self.norm = RmsNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x_RSD: Tensor, band: Band, seen: list[Tensor]) -> tuple[Tensor, Losses]:
+        """States (R, S, D), and the losses of the feed-forward layers.
+
+        Args:
+            x_RSD: tokens, as many of each visit.
+            band: how rows are cut.
+            seen: what visits see of each other, n times (R, B or 1, C), bool.
+        """
+        tokens = x_RSD.shape[1] // band.visits
+        query_N = (band.before * tokens) + torch.arange(band.block * tokens, device=x_RSD.device)
+        relative_NK = torch.arange(band.seen * tokens, device=x_RSD.device) - query_N[:, None]
+        sees = Look.of(band, self.bias(relative_NK), seen, tokens, tokens)
+        losses: Losses = {}
+        x_RSD = self.dropout(x_RSD)
+        for layer in self.layers:
+            x_RSD, further = layer(x_RSD, sees)
+            _add(losses, further)
+        return self.dropout(self.norm(x_RSD)), losses
+
+
+@dataclass
+class DecoderCache:
+    """What a decoder remembers of the beams of B requests.
+
+    Attributes:
+        memory: keys and values (B, S, 2 D) of the encoder's states, of each layer.
+        bias_BH1S: bias of cross attention, mask included.
+        past: keys and values (B, W, 2 D) of earlier positions, by position and layer; (B, 1, 2 D) where all beams of a
+            request share one.
+    """
+
+    memory: list[Tensor]
+    bias_BH1S: Tensor
+    past: list[list[Tensor]] = field(default_factory=list)
+
+    def of_parents(self, parent_BW: Tensor) -> DecoderCache:
+        """The same, of beams that go on from others."""
+        past = [
+            [kv_BVD if kv_BVD.shape[1] == 1 else _chosen(kv_BVD, parent_BW) for kv_BVD in position]
+            for position in self.past
+        ]
+        return DecoderCache(self.memory, self.bias_BH1S, past)
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross attention, feed-forward."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.attention = SelfAttention(dim, heads, dropout)
+        self.cross = CrossAttention(dim, heads, dropout)
+        self.feed_forward = FeedForwardLayer(dim, dropout, feed_forward)
+
+    def forward(self, x_QPD: Tensor, bias_HPP: Tensor, memory_RSD: Tensor, asks: Asks) -> tuple[Tensor, Losses]:
+        x_QPD = self.attention(x_QPD, bias_HPP)
+        through: tuple[Tensor, Losses] = self.feed_forward(self.cross(x_QPD, memory_RSD, asks))
+        return through
+
+
+class Decoder(nn.Module):
+    """A stack of causal self-attention, cross-attention and feed-forward layers.
+
+    Args:
+        layers: how many.
+        dim: D.
+        heads: H.
+        dropout: share that is dropped.
+        feed_forward: makes the feed-forward layers.
+    """
+
+    def __init__(self, layers: int, dim: int, heads: int, dropout: float, feed_forward: MakeFeedForward) -> None:
+        super().__init__()
+        self.bias = RelativeBias(heads, both=False, std=dim**-0.5)
+        self.layers = nn.ModuleList(DecoderLayer(dim, heads, dropout, feed_forward(n)) for n in range(layers))
+        self.norm = RmsNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x_QPD: Tensor, memory_RSD: Tensor, asks: Asks) -> tuple[Tensor, Losses]:
+        """States (Q, P, D), and the losses of the feed-forward layers.
+
+        Args:
+            x_QPD: what has been written at each ask; a position sees itself and those before it.
+            memory_RSD: states of the encoder.
+            asks: where each stands, and what it sees.
+        """
+        place_P = torch.arange(x_QPD.shape[1], device=x_QPD.device)
+        relative_PP = place_P - place_P[:, None]
+        bias_HPP = self.bias(relative_PP).masked_fill(relative_PP > 0, NEVER)
+        losses: Losses = {}
+        x_QPD = self.dropout(x_QPD)
+        for layer in self.layers:
+            x_QPD, further = layer(x_QPD, bias_HPP, memory_RSD, asks)
+            _add(losses, further)
+        return self.dropout(self.norm(x_QPD)), losses
+
+    def remember(self, memory_BSD: Tensor, bias_BH1S: Tensor) -> DecoderCache:
+        """A cache of nothing but the encoder's states, to begin with."""
+        return DecoderCache([layer.cross.kv(memory_BSD) for layer in self._layers], bias_BH1S)
+
+    def step(self, x_BWD: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
+        """States (B, W, D) at the next position, and the cache with that position.
+
+        Args:
+            x_BWD: what was written last, by the beams whose positions the cache holds (`DecoderCache.of_parents`).
+            cache: of the positions before.
+        """
+        place_P = torch.arange(len(cache.past) + 1, device=x_BWD.device)
+        bias_HP = self.bias(place_P - len(cache.past))
+        written = []
+        for number, layer in enumerate(self._layers):
+            past = [position[number] for position in cache.past]
+            x_BWD, kv_BWD = layer.attention.step(x_BWD, past, bias_HP)
+            x_BWD, _ = layer.feed_forward(layer.cross.step(x_BWD, cache.memory[number], cache.bias_BH1S))
+            written.append(kv_BWD)
+        return self.dropout(self.norm(x_BWD)), DecoderCache(cache.memory, cache.bias_BH1S, [*cache.past, written])
+
+    @property
+    def _layers(self) -> Sequence[DecoderLayer]:
+        return cast("Sequence[DecoderLayer]", self.layers)
+
+
+def _chosen(x_BVD: Tensor, parent_BW: Tensor) -> Tensor:
+    """Rows ``parent_BW`` of each request."""
+    requests, beams, dim = x_BVD.shape
+    first_B1 = torch.arange(requests, device=parent_BW.device)[:, None] * beams
+    return x_BVD.reshape(-1, dim).index_select(0, (first_B1 + parent_BW).flatten()).view(*parent_BW.shape, dim)
+
+
+def _add(losses: Losses, further: Losses) -> None:
+    for name, loss in further.items():
+        losses[name] = losses[name] + loss if name in losses else loss
