@@ -88,12 +88,13 @@ def pack(rows: list[list[Segment]], first_target: int = 1, length: int = 0) -> P
 
 
 class ToyRows:
-    """Rows of circles, as a source to train from."""
+    """Rows of circles that begin everywhere, as a source to train from."""
 
     def __init__(self, rows: int = 24, seed: int = 0, length: int = 12) -> None:
         rng = np.random.default_rng(seed)
-        self.all = pack([[circle(int(rng.integers(ITEMS)), int(n)) for n in (length // 2, length - length // 2)]
-                         for _ in range(rows)])  # fmt: skip
+        starts = [int(start) for _ in range(-(-2 * rows // ITEMS)) for start in rng.permutation(ITEMS)]
+        halves = (length // 2, length - length // 2)
+        self.all = pack([[circle(starts[2 * r + s], halves[s]) for s in range(2)] for r in range(rows)])
         self.asked: list[int] = []
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import tempfile
@@ -28,7 +29,9 @@ NOW_MS = 1_800_000_000_000
 @functools.cache
 def served_run() -> RunFolder:
     """A world of 600 items in two cities with a DIN and one that knows no codes; not to be changed."""
-    return make_run(Path(tempfile.mkdtemp(prefix="lgsid-serve-")))
+    folder = Path(tempfile.mkdtemp(prefix="lgsid-serve-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_run(folder)
 
 
 def make_run(folder: Path, **changes: Any) -> RunFolder:

@@ -85,7 +85,7 @@ class FakeHolder:
         return self.engines[-1]
 
     def listed(self) -> list[dict[str, Any]]:
-        return [{"version": engine.version, "rankers": ["din"]} for engine in reversed(self.engines)]
+        return [{"version": engine.version, "run": f"/secret/{engine.version}"} for engine in reversed(self.engines)]
 
     def load(self, run: Path) -> Mapping[str, Any]:
         if "corrupt" in run.name:

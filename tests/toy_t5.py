@@ -66,9 +66,7 @@ def per_level(model: Tiger) -> Any:
     return theirs
 
 
-def allowed_tokens(
-    codes_NL: np.ndarray, rows: Sequence[Sequence[int]], beams: int
-) -> Callable[[int, Tensor], list[int]]:
+def allowed_tokens(codes_NL: np.ndarray, rows: Sequence[Sequence[int]]) -> Callable[[int, Tensor], list[int]]:
     """What users write for ``prefix_allowed_tokens_fn``: a dictionary of prefixes for each request."""
     tries: list[dict[tuple[int, ...], set[int]]] = []
     for chosen in rows:

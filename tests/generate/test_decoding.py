@@ -107,7 +107,7 @@ def test_transformers_generate_names_the_same_items(beams: int) -> None:
             length_penalty=0.0,
             early_stopping=False,
             do_sample=False,
-            prefix_allowed_tokens_fn=allowed_tokens(codes_NL, [chosen], width),
+            prefix_allowed_tokens_fn=allowed_tokens(codes_NL, [chosen]),
             return_dict_in_generate=True,
             output_scores=True,
         )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_decoder import CODES, Prefixes, ToyDecoder, sids
 
+from lgsid.generate.beam import beam_search
 from lgsid.generate.lists import FoundLists, list_beam_search
 from lgsid.generate.trie import Trie
 
@@ -107,8 +108,6 @@ def test_narrow_search_names_items_once_and_within_reach(
 
 
 def test_lists_of_one_item_are_those_of_the_beam_search() -> None:
-    from lgsid.generate.beam import beam_search
-
     codes_NL = sids(list(range(0, CODES**LEVELS, 3)))
     trie = Trie(codes_NL).all(2)
     one = beam_search(ToyListDecoder(2, CODES), trie, 5, CPU)

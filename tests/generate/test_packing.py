@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields, replace
 from typing import Literal
 
@@ -128,7 +129,7 @@ def test_bands_of_the_distance_from_the_visit_before() -> None:
     for row in as_lists(packer.rows(packer.training_rows())):
         for segment in row:
             assert segment[0][3] == 0, "nothing is before it"
-            for one, other in zip(segment, segment[1:], strict=False):
+            for one, other in itertools.pairwise(segment):
                 km = float(haversine_km(lat_N[one[0]], lon_N[one[0]], lat_N[other[0]], lon_N[other[0]]))
                 assert other[3] == min(int(np.searchsorted(BAND_EDGES_KM, km)) + 1, BANDS - 1)
     # the third visit of user 0, seen from a request whose row begins with it
@@ -151,7 +152,7 @@ def test_packing_wastes_little(capacity: int, data: st.DataObject) -> None:
     assert sorted(order_C.tolist()) == list(range(len(lengths)))
     assert bound_R1[0] == 0
     assert bound_R1[-1] == len(lengths)
-    fill_R = [int(lengths[order_C[a:b]].sum()) for a, b in zip(bound_R1, bound_R1[1:], strict=False)]
+    fill_R = [int(lengths[order_C[a:b]].sum()) for a, b in itertools.pairwise(bound_R1)]
     assert 0 < min(fill_R) <= max(fill_R) <= capacity
     # any two rows have more than one row's visits together, so fewer than twice the rows that are needed are made
     assert len(fill_R) < 2 or sum(sorted(fill_R)[:2]) > capacity

@@ -75,7 +75,7 @@ def test_missing_files(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [{"format": 2}, {"model": "bert4rec"}, {"model": None}])
 def test_a_description_of_something_else(values: dict[str, Any], tmp_path: Path) -> None:
     change(saved(tmp_path), **values)
-    with pytest.raises(ArtifactError, match="config.json does not describe a generator of format 1"):
+    with pytest.raises(ArtifactError, match=r"config\.json does not describe a generator of format 1"):
         load_generator(tmp_path)
 
 
@@ -84,10 +84,10 @@ def test_a_description_that_is_cut_short(tmp_path: Path) -> None:
     whole = json.loads(path.read_text())
     del whole["sizes"]
     path.write_text(json.dumps(whole))
-    with pytest.raises(ArtifactError, match="config.json says nothing of sizes"):
+    with pytest.raises(ArtifactError, match=r"config\.json says nothing of sizes"):
         load_generator(tmp_path)
     path.write_text("{")
-    with pytest.raises(ArtifactError, match="config.json is not JSON"):
+    with pytest.raises(ArtifactError, match=r"config\.json is not JSON"):
         load_generator(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_description_that_is_cut_short(tmp_path: Path) -> None:
 def test_corrupt_tensors(length: int, tmp_path: Path) -> None:
     path = saved(tmp_path) / "generator.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ArtifactError, match="generator.safetensors cannot be read"):
+    with pytest.raises(ArtifactError, match=r"generator\.safetensors cannot be read"):
         load_generator(tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_corrupt_tensors(length: int, tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_files_that_do_not_fit_each_other(values: dict[str, Any], tmp_path: Path) -> None:
     change(saved(tmp_path), **values)
-    with pytest.raises(ArtifactError, match="generator.safetensors cannot be read, or does not fit .*config.json"):
+    with pytest.raises(ArtifactError, match=r"generator\.safetensors cannot be read, or does not fit .*config\.json"):
         load_generator(tmp_path)
 
 

@@ -98,7 +98,7 @@ def test_looking_things_up() -> None:
     assert meaning == {"sid": "1-2-3", "tokens": ["food", "noodles", "in the north"], "items": ["i-0"], "count": 1}
     assert slash["sid"] == "i/slash"
     assert [(item["item_id"], item["distance_km"]) for item in found["items"]] == [("i-4", 0.5)]
-    assert versions == {"current": "v1", "versions": [{"version": "v1", "rankers": ["din"]}]}
+    assert versions == {"current": "v1", "versions": [{"version": "v1", "run": "v1"}]}
 
 
 @pytest.mark.parametrize(

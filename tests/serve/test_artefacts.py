@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from toy_serve import copy_of, items_of, new_items, served_run
@@ -108,7 +107,7 @@ def test_a_manifest_that_is_none(run: RunFolder) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no config.yaml"):
+    with pytest.raises(ArtifactError, match=r"no config\.yaml"):
         load_artefacts(tmp_path)
 
 
@@ -126,18 +125,5 @@ def test_what_was_assigned_is_verified_too(run: RunFolder) -> None:
     assert found.version != load_artefacts(served_run().root).version
     path = run.path("assigned", "sids.parquet")
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(ArtifactError, match="sids.parquet is corrupt"):
-        load_artefacts(run.root)
-
-
-def test_reference_vectors_of_another_catalogue(run: RunFolder) -> None:
-    """An aligned run keeps the encoder's own vectors; here fewer than there are items."""
-    from safetensors.numpy import save_file
-
-    path = run.path("2_align", "reference.safetensors")
-    save_file({"emb_ND": np.zeros((5, 8), dtype=np.float32)}, path)
-    manifest = read_json(run.path("2_align", "manifest.json"))
-    manifest["outputs"]["reference.safetensors"] = sha256_file(path)
-    write_json(run.path("2_align", "manifest.json"), manifest)
-    with pytest.raises(ArtifactError, match="3_sid does not fit"):
+    with pytest.raises(ArtifactError, match=r"sids\.parquet is corrupt"):
         load_artefacts(run.root)

@@ -226,6 +226,7 @@ def test_requests_in_flight_are_bounded() -> None:
         assert begun.wait(20)
         assert error_of(client.get("/v1/versions"), 503)["code"] == "overloaded"
         assert client.get("/healthz").status_code == 200
+        assert 'lgsid_shed_total{reason="in_flight"} 1.0' in client.get("/metrics").text
         go.set()
         assert first.result().status_code == 200
         assert client.get("/v1/versions").status_code == 200

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from toy_run import toy_run
 from toy_service import ASK
 from typer.testing import CliRunner
 
@@ -59,7 +60,7 @@ def test_sigterm_finishes_what_was_begun(tmp_path: Path) -> None:
         time.sleep(0.5)
         assert process.poll() is None
         with pytest.raises(httpx2.TransportError):  # nothing new is taken
-            httpx2.get(f"{client.base_url}healthz", timeout=5)
+            httpx2.get(client.base_url.join("/healthz"), timeout=5)
         (tmp_path / "wait").unlink()
         answer = slow.result()
         output, errors = process.communicate(timeout=60)
@@ -102,6 +103,41 @@ def test_a_killed_service_has_all_events_that_it_acknowledged(tmp_path: Path) ->
     with serving(tmp_path) as (_, client):
         events = [{**EVENT, "event_id": f"e-{number}", "item_id": f"i-{number}"} for number in acknowledged]
         assert client.post("/v1/events", json={"events": events}).json() == {"received": len(events), "new": 0}
+
+
+def test_the_command_serves_a_run(tmp_path: Path) -> None:
+    """Every endpoint over a real engine; the histories lie beside the run."""
+    run = toy_run(tmp_path)
+    command = [sys.executable, "-m", "lgsid", "serve", str(run.root), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("serving on http://127.0.0.1:"), first + process.stderr.read()
+    asked = {"place": {"lat_deg": 10.0, "lon_deg": 10.1}, "reach": {"radius_km": 5}, "k": 3, "user_id": "u"}
+    try:
+        with httpx2.Client(base_url=first.split()[-1], timeout=60) as client:
+            assert client.get("/readyz").json()["ready"] is True
+            answer = client.post("/v1/recommend", json=asked).json()
+            assert all(item["distance_km"] <= 5 for item in answer["items"])
+            best = answer["items"][0]["item_id"]
+            assert client.post("/v1/events", json={"events": [{**EVENT, "item_id": best}]}).json()["new"] == 1
+            after = client.post("/v1/recommend", json={**asked, "language": "zh"}).json()
+            assert [item["reason"] for item in after["items"]] != [item["reason"] for item in answer["items"]]
+            assert len(client.get(f"/v1/items/{best}/similar").json()["items"]) == 10
+            assert client.get(f"/v1/explain/{best}").json()["sid"] == answer["items"][0]["sid"]
+            assert client.get("/v1/search", params={"q": "pizza"}).json()["items"]
+            assert client.get("/v1/versions").json()["current"] == answer["version"]
+            assert client.get("/v1/explain/999").status_code == 404
+            assert client.post("/v1/recommend", json={**asked, "model": "none"}).status_code == 422
+            assert client.post("/v1/recommend", json={**asked, "reach": {"radius_km": 9_000}}).status_code == 422
+            assert client.get("/v1/versions", headers={"host": "evil.example"}).status_code == 421
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert (tmp_path / "histories.sqlite").is_file()
 
 
 def test_the_command_refuses_what_is_not_safe_or_not_there(tmp_path: Path) -> None:

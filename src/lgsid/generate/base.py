@@ -51,8 +51,8 @@ class Packed:
         return len(self.item_RT)
 
 
-BANDS = 16
-"""Bands of the distance from the visit before: 0 unknown, then as in `lgsid.rank.loader`."""
+BANDS = 17
+"""Bands of the distance from the visit before: 0 unknown, then the 16 of `lgsid.rank.loader`."""
 
 
 class Recommender(Protocol):

@@ -202,7 +202,7 @@ class Revisit(Baseline):
 
     name = "revisit"
 
-    def __init__(self, items: int, decay: float = 0.97) -> None:
+    def __init__(self, items: int, decay: float = 0.99) -> None:
         super().__init__(items)
         self.decay = decay
 
@@ -238,20 +238,30 @@ class ItemCoVisits(Baseline):
         self.last, self.decay, self.steps, self.within_hours, self.keep = last, decay, steps, within_hours, keep
 
     def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
-        key_Z, count_Z = np.empty(0, dtype=np.int64), np.empty(0)
+        from scipy.sparse import coo_matrix, csr_matrix
+
+        followed = csr_matrix((self.items, self.items), dtype=np.float32)
         for lag in range(1, self.steps + 1):
             close = (user_E[:-lag] == user_E[lag:]) & (time_E[lag:] - time_E[:-lag] <= self.within_hours * 3_600)
-            pairs = item_E[:-lag][close].astype(np.int64) * self.items + item_E[lag:][close]
-            found, times = np.unique(pairs, return_counts=True)
-            key_Z, of_Z = np.unique(np.concatenate([key_Z, found]), return_inverse=True)
-            count_Z = np.bincount(of_Z, np.concatenate([count_Z, times / lag]), len(key_Z)).astype(np.float64)
-        one_Z, other_Z = key_Z // self.items, key_Z % self.items
-        order_Z = np.lexsort((self._rank_N[other_Z], -count_Z, one_Z))
-        place_Z = ranges(np.zeros(self.items, dtype=np.int64), np.bincount(one_Z, minlength=self.items))
-        order_Z = order_Z[place_Z < self.keep]
-        self._bound_N1 = np.concatenate([[0], np.cumsum(np.bincount(one_Z[order_Z], minlength=self.items))])
-        self._other_Z: CodeArray = other_Z[order_Z].astype(np.int32)
-        self._weight_Z: FloatArray = (count_Z[order_Z] / self.visits_N[one_Z[order_Z]]).astype(np.float32)
+            one, other = item_E[:-lag][close], item_E[lag:][close]
+            weight = np.full(len(one), 1 / lag, dtype=np.float32)
+            followed += coo_matrix((weight, (one, other)), shape=followed.shape).tocsr()
+        kept_Z = self._most_frequent(followed.indptr, followed.indices, followed.data)
+        one_Z = np.repeat(np.arange(self.items, dtype=np.int32), np.diff(followed.indptr))[kept_Z]
+        self._bound_N1 = np.concatenate([[0], np.cumsum(np.bincount(one_Z, minlength=self.items))])
+        self._other_Z: CodeArray = followed.indices[kept_Z]
+        self._weight_Z: FloatArray = (followed.data[kept_Z] / self.visits_N[one_Z]).astype(np.float32)
+
+    def _most_frequent(self, bound_N1: AnyArray, other_Z: AnyArray, count_Z: AnyArray) -> BoolArray:
+        """Which followers each item keeps; only items that have too many are sorted."""
+        kept_Z = np.ones(len(other_Z), dtype=np.bool_)
+        many_N = np.flatnonzero(np.diff(bound_N1) > self.keep)
+        length_N = np.diff(bound_N1)[many_N]
+        place_Z = ranges(bound_N1[many_N], length_N)
+        item_Z = np.repeat(many_N, length_N)
+        order_Z = np.lexsort((self._rank_N[other_Z[place_Z]], -count_Z[place_Z], item_Z))
+        kept_Z[place_Z[order_Z[ranges(np.zeros_like(length_N), length_N) >= self.keep]]] = False
+        return kept_Z
 
     def _scored(self, history: _History, k: int, given: bool) -> Scored:
         recent_M = history.ago_M < self.last

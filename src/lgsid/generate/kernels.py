@@ -23,14 +23,24 @@ def attend(q_GND: Tensor, kv_GKD: Tensor, bias_GHNK: Tensor, heads: int) -> Tens
     Args:
         q_GND: queries.
         kv_GKD: keys and values beside each other, (G, K, 2 D).
-        bias_GHNK: additive; G and N may be 1.
+        bias_GHNK: additive; G and N may be 1, and G may be missing.
         heads: H.
     """
-    q_GHNE = q_GND.view(*q_GND.shape[:2], heads, -1).transpose(1, 2)
-    k_GHKE, v_GHKE = kv_GKD.view(*kv_GKD.shape[:2], 2, heads, -1).permute(2, 0, 3, 1, 4)
-    weight_GHNK = (q_GHNE @ k_GHKE.transpose(2, 3) + bias_GHNK).softmax(-1)
-    mixed_GHNE: Tensor = weight_GHNK.to(v_GHKE.dtype) @ v_GHKE
-    return mixed_GHNE.transpose(1, 2).flatten(2)
+    k_GHKE, v_GHKE = split_heads(kv_GKD, 2 * heads).chunk(2, dim=1)
+    return attend_by_head(q_GND, k_GHKE.transpose(2, 3), v_GHKE, bias_GHNK)
+
+
+def attend_by_head(q_GND: Tensor, k_GHEK: Tensor, v_GHKE: Tensor, bias_GHNK: Tensor) -> Tensor:
+    """The same, of keys and values that are split by head already."""
+    # torch's scaled_dot_product_attention takes twice as long: its kernel for CPUs is made for longer rows
+    score_GHNK = split_heads(q_GND, v_GHKE.shape[1]) @ k_GHEK
+    weight_GHNK = score_GHNK.add_(bias_GHNK).softmax(-1)
+    return (weight_GHNK.to(v_GHKE.dtype) @ v_GHKE).transpose(1, 2).flatten(2)
+
+
+def split_heads(x_GND: Tensor, heads: int) -> Tensor:
+    """Vectors of D as heads of E, (G, H, N, E)."""
+    return x_GND.view(*x_GND.shape[:2], heads, x_GND.shape[2] // heads).transpose(1, 2)
 
 
 def look(q_RMD: Tensor, kv_RSD: Tensor, what: Look, heads: int) -> Tensor:
@@ -46,7 +56,7 @@ def look(q_RMD: Tensor, kv_RSD: Tensor, what: Look, heads: int) -> Tensor:
     missing = what.bias_HNK.shape[1] * what.band.blocks - queries
     if missing:
         q_RMD = functional.pad(q_RMD, (0, 0, 0, missing))
-    if q_RMD.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if torch.is_grad_enabled() and q_RMD.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         mixed: Tensor = _Look.apply(q_RMD, kv_RSD, what.bias_HNK, what.added, what.band, heads)  # type: ignore[no-untyped-call]
     else:
         mixed = look_plainly(q_RMD, kv_RSD, what, heads)
@@ -57,13 +67,17 @@ def look_plainly(q_RMD: Tensor, kv_RSD: Tensor, what: Look, heads: int) -> Tenso
     """`look` in torch's own operations."""
     band, bias_HNK = what.band, what.bias_HNK
     per = kv_RSD.shape[1] // band.visits
-    kv = functional.pad(kv_RSD, (0, 0, band.before * per, (band.padded - band.visits) * per))
+    kv = kv_RSD
+    if band.blocks > 1:
+        kv = functional.pad(kv_RSD, (0, 0, band.before * per, (band.padded - band.visits) * per))
     found = []
     for number, (q, added) in enumerate(zip(q_RMD.chunk(band.blocks, 1), what.added, strict=True)):
         start = number * band.block * per
-        mask = added.view(-1, *bias_HNK.shape) - bias_HNK.detach()
-        found.append(attend(q, kv[:, start : start + band.seen * per], bias_HNK + mask, heads))
-    return torch.cat(found, dim=1)
+        bias = added.view(-1, *bias_HNK.shape)
+        if bias_HNK.requires_grad:
+            bias = bias_HNK + (bias - bias_HNK.detach())
+        found.append(attend(q, kv[:, start : start + band.seen * per], bias, heads))
+    return torch.cat(found, dim=1) if len(found) > 1 else found[0]
 
 
 class _Look(torch.autograd.Function):
@@ -171,10 +185,15 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors (…, D) to vectors (…, D)."""
-        if x.device.type == "cpu" and x.dtype == torch.float32:
+        if torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32:
             normal: Tensor = _RmsNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normal.view(x.shape)
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        if torch.is_grad_enabled():
+            return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        dim = x.shape[-1]
+        root = torch.addcmul(length.new_tensor(self.eps), length, length, value=1 / dim).rsqrt_()
+        return (x * root.to(x.dtype)).mul_(self.weight)
 
 
 class Dropout(nn.Dropout):
@@ -185,8 +204,10 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """The same, with some of it 0."""
+        if not self.training:
+            return input
         dropped = round(256 * self.p)
-        if not self.training or not dropped or dropped >= 256 or input.device.type != "cpu":
+        if not dropped or dropped >= 256 or input.device.type != "cpu":
             return super().forward(input)
         words = torch.empty(-(-input.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.uint8)[: input.numel()].view(input.shape) >= dropped

@@ -95,7 +95,7 @@ def _train_all(config: RunConfig, run: RunFolder, data: Data) -> dict[str, Any]:
 
     courses: dict[str, Any] = {}
     for name in config.generate.models:
-        done = run.path(FOLDER, ".partial", f"{name}.json")
+        done = run.path(FOLDER, ".partial") / f"{name}.json"
         if not share(done.exists()):
             _train(name, config, data, done)
         if is_main():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lgsid.generate.bands import NEVER, Asks, Band, Look
-from lgsid.generate.kernels import Dropout, RmsNorm, attend, look
+from lgsid.generate.kernels import Dropout, RmsNorm, attend, attend_by_head, look, split_heads
 
 BUCKETS, LONGEST = 32, 128
 """Of T5: relative positions share a bucket beyond 16 (8 of either direction), and are all one beyond 128."""
@@ -87,14 +87,16 @@ class DenseFeedForward(nn.Module):
     def __init__(self, dim: int, inner: int, dropout: float) -> None:
         super().__init__()
         self.inner = nn.Linear(dim, inner, bias=False)
-        self.outer = nn.Linear(inner, dim, bias=False)
+        self.outer = nn.Parameter(
+            torch.empty(inner, dim)
+        )  # as it is multiplied by; transposed it takes three times as long
         self.dropout = Dropout(dropout)
         nn.init.normal_(self.inner.weight, std=dim**-0.5)
-        nn.init.normal_(self.outer.weight, std=inner**-0.5)
+        nn.init.normal_(self.outer, std=inner**-0.5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Losses]:
         """See `FeedForward`."""
-        return self.outer(self.dropout(self.inner(x).relu())), {}
+        return self.dropout(self.inner(x).relu_()) @ self.outer, {}
 
 
 class FeedForwardLayer(nn.Module):
@@ -152,16 +154,14 @@ class SelfAttention(nn.Module):
             new vectors, and its keys and values (B, W, 2 D).
         """
         q_BWD, kv_BWD = self.qkv(self.norm(x_BWD)).split([x_BWD.shape[-1], 2 * x_BWD.shape[-1]], dim=-1)
-        keys, values = zip(
-            *(kv.view(*kv.shape[:2], 2, self.heads, -1).unbind(2) for kv in (*past, kv_BWD)), strict=True
-        )
-        q_BWHE = q_BWD.view(*q_BWD.shape[:2], self.heads, -1)
-        score_PBWH = torch.stack([(q_BWHE * key).sum(-1) for key in keys]) + bias_HP.T[:, None, None]
-        weight_PBWH1 = score_PBWH.softmax(0)[..., None]
-        mixed_BWHE = weight_PBWH1[0] * values[0]
-        for weight_BWH1, value in zip(weight_PBWH1[1:], values[1:], strict=True):
-            mixed_BWHE = mixed_BWHE + weight_BWH1 * value
-        residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWHE.flatten(-2)))
+        if past:
+            kv_PBWD = torch.stack([one.expand_as(kv_BWD) for one in (*past, kv_BWD)])
+            key, value = kv_PBWD.view(*kv_PBWD.shape[:3], 2, self.heads, -1).unbind(3)
+            score_PBWH = (q_BWD.view(key.shape[1:]) * key).sum(-1) + bias_HP.T[:, None, None]
+            mixed_BWD = (score_PBWH.softmax(0)[..., None] * value).sum(0).flatten(2)
+        else:
+            mixed_BWD = kv_BWD[..., x_BWD.shape[2] :]
+        residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWD))
         return residual_BWD, kv_BWD
 
 
@@ -186,9 +186,14 @@ class CrossAttention(nn.Module):
         residual_QPD: Tensor = x_QPD + self.dropout(self.out(asks.flat(mixed_RMD, x_QPD.shape[1])))
         return residual_QPD
 
-    def step(self, x_BWD: Tensor, kv_BSD: Tensor, bias_BH1S: Tensor) -> Tensor:
-        """For one position of each beam; the beams of a request share its keys and values (B, S, 2 D)."""
-        mixed_BWD = attend(self.query(self.norm(x_BWD)), kv_BSD, bias_BH1S, self.heads)
+    def remember(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (B, H, E, S) and values (B, H, S, E) of the encoder's states."""
+        k_BHSE, v_BHSE = split_heads(self.kv(memory_BSD), 2 * self.heads).chunk(2, dim=1)
+        return k_BHSE.transpose(2, 3).contiguous(), v_BHSE.contiguous()
+
+    def step(self, x_BWD: Tensor, memory: tuple[Tensor, Tensor], bias_BH1S: Tensor) -> Tensor:
+        """For one position of each beam; the beams of a request share its keys and values."""
+        mixed_BWD = attend_by_head(self.query(self.norm(x_BWD)), *memory, bias_BH1S)
         residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWD))
         return residual_BWD
 
@@ -249,13 +254,13 @@ class DecoderCache:
     """What a decoder remembers of the beams of B requests.
 
     Attributes:
-        memory: keys and values (B, S, 2 D) of the encoder's states, of each layer.
+        memory: keys (B, H, E, S) and values (B, H, S, E) of the encoder's states, of each layer.
         bias_BH1S: bias of cross attention, mask included.
         past: keys and values (B, W, 2 D) of earlier positions, by position and layer; (B, 1, 2 D) where all beams of a
             request share one.
     """
 
-    memory: list[Tensor]
+    memory: list[tuple[Tensor, Tensor]]
     bias_BH1S: Tensor
     past: list[list[Tensor]] = field(default_factory=list)
 
@@ -321,7 +326,7 @@ class Decoder(nn.Module):
 
     def remember(self, memory_BSD: Tensor, bias_BH1S: Tensor) -> DecoderCache:
         """A cache of nothing but the encoder's states, to begin with."""
-        return DecoderCache([layer.cross.kv(memory_BSD) for layer in self._layers], bias_BH1S)
+        return DecoderCache([layer.cross.remember(memory_BSD) for layer in self._layers], bias_BH1S)
 
     def step(self, x_BWD: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
         """States (B, W, D) at the next position, and the cache with that position.

@@ -2,7 +2,8 @@
 
 There all tokens share one vocabulary: 0 is padding, 1 is BOS, and token c of level l is 2 + offset of l + c. A forward
 pass gives the same decoder states and logits; likelihoods differ, as transformers' softmax goes over all levels'
-tokens and ours over those of one. What T5 lacks has no place there: a causal encoder, a bias of cross attention, users,
+tokens and ours over those of one. Transformers 5 always ties a T5's head to its embeddings; here the head is its own, on the
+model that is made, so save its weights rather than the model. What T5 lacks has no place there: a causal encoder, a bias of cross attention, users,
 times and distances.
 
 Axes: V tokens of all levels with padding and BOS, D dimensions, L levels.
@@ -52,7 +53,9 @@ def to_transformers(network: Network) -> Any:
         "decoder_start_token_id": BOS,
         "eos_token_id": None,
     }
-    model: Any = T5ForConditionalGeneration(T5Config(**options))
+    theirs = T5Config(**options)  # the option unties nothing, it only keeps states from being scaled before the head
+    theirs.tie_word_embeddings = False
+    model: Any = T5ForConditionalGeneration(theirs)
     state = {name: tensor.detach().clone() for name, tensor in _theirs(network).items()}
     shared = state["shared.weight"]
     state |= {"encoder.embed_tokens.weight": shared, "decoder.embed_tokens.weight": shared}
@@ -119,7 +122,7 @@ def _stack(ours: Any, name: str, cross: bool) -> dict[str, list[Tensor]]:
             found[f"{block}.1.layer_norm.weight"] = [layer.cross.norm.weight]
         last = f"{block}.{2 if cross else 1}"
         found[f"{last}.DenseReluDense.wi.weight"] = [feed_forward.feed_forward.inner.weight]
-        found[f"{last}.DenseReluDense.wo.weight"] = [feed_forward.feed_forward.outer.weight]
+        found[f"{last}.DenseReluDense.wo.weight"] = [feed_forward.feed_forward.outer.T]
         found[f"{last}.layer_norm.weight"] = [feed_forward.norm.weight]
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -43,7 +44,7 @@ class IdIndex:
             return np.full(len(asked), -1, dtype=np.int64)
         at = np.searchsorted(self._hash_N, asked.hash(seed=0).to_numpy()).clip(max=len(self._row_N) - 1)
         row = self._row_N[at]
-        found: IntArray = np.where((self._ids.gather(row) == asked).to_numpy(), row, -1)
+        found: IntArray = np.where((self._ids[row] == asked).to_numpy(), row, -1)
         if self._doubtful:
             found = np.array([self._doubtful.get(name, row) for name, row in zip(ids, found, strict=True)])
         return found
@@ -77,6 +78,12 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def column(self, name: str, rows: IntArray) -> list[Any]:
+        """Values of a column at some rows; None where the catalogue has no such column."""
+        if name not in self.items.columns:
+            return [None] * len(rows)
+        return self.items.get_column(name)[rows].to_list()  # `gather` goes through a query plan each time
 
     @classmethod
     def of(cls, artefacts: Artefacts, config: ReachConfig) -> Catalogue:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import time
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -143,7 +144,7 @@ async def versions(request: Request, service: Serving) -> Response:
     """Which version answers, which models it has, and what is loaded beside it."""
 
     def work() -> str:
-        listed = [dict(version) for version in service.holder.listed()]
+        listed = [_without_path(version) for version in service.holder.listed()]
         told = schemas.VersionsAnswer(current=service.holder.current.version, versions=listed)
         return told.model_dump_json()
 
@@ -191,6 +192,11 @@ async def page_settings(service: Serving) -> Response:
         most_radius_km=config.reach.most_radius_km,
     )
     return json_of(told.model_dump_json())
+
+
+def _without_path(version: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a version, with its folder's name in place of where it lies."""
+    return {**version, "run": pathlib.Path(version["run"]).name} if "run" in version else dict(version)
 
 
 def _named(work: Callable[[], Result]) -> Result:

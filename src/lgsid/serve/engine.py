@@ -9,7 +9,7 @@ Axes: C candidates, K items of an answer, N items served.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -298,12 +298,11 @@ def _facts(
     config: ReachConfig,
 ) -> list[Facts]:
     """What can be said of each item of an answer."""
-    known = catalogue.items[history.rows_T].select("title", _category(catalogue.items))
-    kinds_T = [kinds_of(category) for category in known["category"]]
-    visited = Visited.of(history.rows_T, known["title"].to_list(), kinds_T)
+    kinds_T = [kinds_of(category) for category in catalogue.column("category", history.rows_T)]
+    visited = Visited.of(history.rows_T, catalogue.column("title", history.rows_T), kinds_T)
     popular_C = popular_among(catalogue.visits_N[rows_C])
     minutes_K = reach.travel_minutes(distance_C[place_K], mode, config)
-    kinds_K = catalogue.items[rows_C[place_K]].select(_category(catalogue.items))["category"]
+    kinds_K = catalogue.column("category", rows_C[place_K])
     found = []
     for place, minutes, category in zip(place_K.tolist(), minutes_K.tolist(), kinds_K, strict=True):
         like, kind = visited.like(kinds_of(category))
@@ -312,42 +311,31 @@ def _facts(
     return found
 
 
-def _category(items: pl.DataFrame) -> pl.Expr:
-    return pl.col("category") if "category" in items.columns else pl.lit(None, dtype=pl.String).alias("category")
-
-
 def _recommended(
     catalogue: Catalogue, rows_K: IntArray, score_K: FloatArray, facts: Sequence[Facts], ask: Ask
 ) -> tuple[Recommended, ...]:
-    table = _told(catalogue, rows_K)
     return tuple(
-        Recommended(
-            item_id, title, category, Place(lat, lon), facts.distance_km, sid, score, reason(facts, ask.language)
-        )
-        for (item_id, title, category, lat, lon, sid), score, facts in zip(
-            table.iter_rows(), score_K.tolist(), facts, strict=True
+        Recommended(item_id, title, category, place, known.distance_km, sid, score, reason(known, ask.language))
+        for (item_id, title, category, place, sid), score, known in zip(
+            _told(catalogue, rows_K), score_K.tolist(), facts, strict=True
         )
     )
 
 
-def _told(catalogue: Catalogue, rows: IntArray) -> pl.DataFrame:
-    """What is told of items: item_id, title, category, lat_deg, lon_deg, sid."""
-    items = catalogue.items
-    chosen = items.select("item_id", "title", _category(items), "lat_deg", "lon_deg")[rows]
-    return chosen.with_columns(catalogue.sid_N.gather(rows).alias("sid"))
+def _told(catalogue: Catalogue, rows: IntArray) -> Iterator[tuple[str, str, str | None, Place, str]]:
+    """What is told of items: item_id, title, category, place and SID."""
+    places = map(Place, catalogue.column("lat_deg", rows), catalogue.column("lon_deg", rows))
+    names = (catalogue.column(name, rows) for name in ("item_id", "title", "category"))
+    return zip(*names, places, catalogue.sid_N[rows].to_list(), strict=True)
 
 
 def _found(catalogue: Catalogue, rows: IntArray, score: DoubleArray, near: Place | None) -> list[Found]:
-    table = _told(catalogue, rows)
     distance: list[float | None] = [None] * len(rows)
     if near is not None:
-        distance = haversine_km(near.lat_deg, near.lon_deg, table["lat_deg"], table["lon_deg"]).tolist()
-    return [
-        Found(item_id, title, category, Place(lat, lon), sid, fit, km)
-        for (item_id, title, category, lat, lon, sid), fit, km in zip(
-            table.iter_rows(), score.tolist(), distance, strict=True
-        )
-    ]
+        lat, lon = catalogue.column("lat_deg", rows), catalogue.column("lon_deg", rows)
+        distance = haversine_km(near.lat_deg, near.lon_deg, lat, lon).tolist()
+    told = _told(catalogue, rows)
+    return [Found(*what, fit, km) for what, fit, km in zip(told, score.tolist(), distance, strict=True)]
 
 
 def _note(ask: Ask, nearby: Nearby, history: History, answered: int, candidates: int) -> str:

@@ -13,9 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lgsid.errors import LgsidError
 from lgsid.serve.base import (
-    EventError,
     RequestError,
     StoreBusyError,
     StoreError,
@@ -68,21 +66,12 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, HTTPException):
         code, words = _CODES.get(error.status_code, f"http_{error.status_code}"), str(error.detail)
         return Refusal(error.status_code, code, words, _FIXES.get(error.status_code))
-    if isinstance(error, EventError):
-        return Refusal(422, "invalid", error.message, error.fix)
     if isinstance(error, RequestError):
-        return Refusal(
-            404 if _unknown(error) else 422, "unknown" if _unknown(error) else "invalid", error.message, error.fix
-        )
+        return Refusal(422, "invalid", error.message, error.fix)
     if isinstance(error, StoreError):
         return _store(error)
     log.error("not answered: %s", error, exc_info=error)
     return Refusal(500, "internal", "the service failed", "tell its operator the request_id")
-
-
-def _unknown(error: RequestError) -> bool:
-    """Something that is asked for by name is not there."""
-    return type(error).__name__.startswith("Unknown")
 
 
 def _store(error: StoreError) -> Refusal:
@@ -134,8 +123,3 @@ async def answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update({name: value for name, value in error.headers.items() if name.lower() == "allow"})
     return response
-
-
-def public(error: LgsidError) -> Refusal:
-    """For operators, who may read file names: an error in full."""
-    return Refusal(409, "refused", error.message, error.fix)

@@ -29,6 +29,7 @@ ADMIN_VARIABLE = "LGSID_ADMIN_KEY_SHA256"
 HASH_COMMAND = "printf %s THE_KEY | sha256sum"
 _MOST_BUCKETS = 10_000
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:\d*)?")
+_METRICS = "/metrics"
 _CHECKS = ("/healthz", "/readyz")
 
 
@@ -220,7 +221,7 @@ class Guard:
         self._check_host(headers)
         if path in _CHECKS:
             return
-        if self._in_flight > self._config.most_in_flight:
+        if self._in_flight > self._config.most_in_flight and path != _METRICS:  # which tell of overload
             self._telemetry.shed("in_flight")
             raise Refusal(503, "overloaded", "too many requests at the same time", "send the request again later", 1)
         trace = trace_of(scope)
@@ -244,7 +245,7 @@ class Guard:
             words = f"set {ADMIN_VARIABLE}, or limits.admin_sha256, to the key's SHA-256: {HASH_COMMAND}"
             raise Refusal(403, "admin_off", "there is no admin key, so the admin endpoints are off", words)
         keys = self._admin if admin else self._keys
-        if not keys or not (admin or path.startswith("/v1/") or path == "/metrics"):
+        if not keys or not (admin or path.startswith("/v1/") or path == _METRICS):
             return None
         name = keys.name_of(_key(headers))
         if name is None:
