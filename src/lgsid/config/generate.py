@@ -68,6 +68,8 @@ class GenerateConfig(Strict):
     encoder: Literal["causal", "full"] = "causal"
     """causal: a visit sees the ones before it, so that one pass serves all predictions of a row. full: TIGER's own, in
     which all visits of a history see each other and every prediction takes a pass of its own."""
+    pointer: bool = True
+    """Let generators copy tokens from earlier visits as well as choose among all; off is the published TIGER."""
     dim: int = Field(default=64, ge=2)
     heads: int = Field(default=4, ge=1)
     feed_forward: int = Field(default=256, ge=1)

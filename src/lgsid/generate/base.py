@@ -2,9 +2,9 @@
 
 Axes: R rows, T visits of a row, N items, L tokens of a SID, K items asked for.
 
-A *row* holds the visits of one or more users one after another (*segments*); nothing looks across segments. Every visit
-is something to look back at, and where ``target_RT`` says so it is also something to predict from what lies before it in
-its segment. A row made for a *request* has one segment, and is asked what follows it.
+A *row* holds the visits of one or more users one after another (*segments*); nothing looks across segments. Every
+visit is something to look back at, and where ``target_RT`` says so it is also something to predict from what lies
+before it in its segment. A row made for a *request* has one segment, and is asked what follows it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from lgsid.generate.base import Packed
-from lgsid.generate.network import Network
-from lgsid.generate.t5 import DecoderCache
+from lgsid.generate.network import Network, Written
 
 
 class NetworkDecoder:
@@ -30,17 +29,17 @@ class NetworkDecoder:
         self._network, self._requests, self._codes_NL = network, requests, codes_NL
 
     @torch.no_grad()
-    def start(self) -> tuple[Tensor, DecoderCache]:
+    def start(self) -> tuple[Tensor, Written]:
         """See `lgsid.generate.beam.CodeDecoder`."""
-        bos_BD, cache = self._network.remember(self._requests, self._codes_NL)
-        return self._answer(bos_BD[:, None], cache, 0)
+        bos_BD, written = self._network.remember(self._requests, self._codes_NL)
+        return self._answer(bos_BD[:, None], written, 0)
 
     @torch.no_grad()
-    def step(self, cache: DecoderCache, parent_BW: Tensor, token_BW: Tensor, level: int) -> tuple[Tensor, DecoderCache]:
+    def step(self, cache: Written, parent_BW: Tensor, token_BW: Tensor, level: int) -> tuple[Tensor, Written]:
         """See `lgsid.generate.beam.CodeDecoder`."""
-        x_BWD = self._network.tokens.written(token_BW, level - 1)
-        return self._answer(x_BWD, cache.of_parents(parent_BW), level)
+        x_BWD, written = self._network.write(token_BW, level - 1, cache.of_parents(parent_BW))
+        return self._answer(x_BWD, written, level)
 
-    def _answer(self, x_BWD: Tensor, cache: DecoderCache, level: int) -> tuple[Tensor, DecoderCache]:
-        states_BWD, cache = self._network.decoder.step(x_BWD, cache)
-        return self._network.tokens.logits(states_BWD, level).float().log_softmax(-1), cache
+    def _answer(self, x_BWD: Tensor, written: Written, level: int) -> tuple[Tensor, Written]:
+        logits_BWK, written = self._network.step(x_BWD, written, level)
+        return logits_BWK.float().log_softmax(-1), written

@@ -39,6 +39,8 @@ class Data:
         visits: of all periods.
         codes_NL: unique SIDs, int32; row n is item n.
         sizes: number of tokens of each level.
+        amount_N: mean order value of each item in the training period, NaN where unknown; None where nobody asks for it
+            or events do not tell.
     """
 
     lat_N: DoubleArray
@@ -46,6 +48,7 @@ class Data:
     visits: Visits
     codes_NL: CodeArray
     sizes: tuple[int, ...]
+    amount_N: DoubleArray | None = None
 
     def packer(self, config: GenerateConfig, device: str = "cpu") -> Packer:
         """Makes rows of the visits."""
@@ -74,15 +77,50 @@ def train(
     import torch
 
     from lgsid.generate.methods import make_generator
-    from lgsid.generate.training import HeldOut, SequenceTraining, some_of, train_generator
+    from lgsid.generate.training import HeldOut, SequenceTraining, train_generator
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = make_generator(name, data.codes_NL, data.sizes, config, seed, data.count()).to(device)
     packer = data.packer(config, device)
-    event_R = some_of(requests(data.visits, VALIDATION), seed=0)
+    event_R = validation_requests(data)
     held = HeldOut(packer.requests(event_R), data.visits.item_E[event_R].astype(np.int64))
     training = SequenceTraining(model, recommender_of(model, data, config), packer, packer.training_rows(), held)
     return model, train_generator(training, config, seed, folder, identity)
+
+
+def align(
+    model: SequenceModel,
+    ndcg: float,
+    data: Data,
+    config: GenerateConfig,
+    seed: int,
+    folder: Path | None = None,
+    identity: str = "",
+) -> dict[str, Any]:
+    """Align a trained OneRec to a reward (`lgsid.generate.preference`); the course of that.
+
+    Args:
+        model: OneRec.
+        ndcg: its best validation score.
+        data, config, seed, identity: as of `train`.
+        folder: keeps checkpoints here, and those of the SASRec that tells interest in ``sasrec`` beside it. It is the
+            one that `train` gives for this seed, so that one which has been trained there is not trained again.
+    """
+    from lgsid.generate.onerec import OneRec
+    from lgsid.generate.preference import Writer
+    from lgsid.generate.preference import align as align_to
+    from lgsid.generate.rewards import Rewards
+    from lgsid.generate.sasrec import SasRec
+
+    interest = None
+    if config.preference.interest:
+        interest, _ = train("sasrec", data, config, seed, folder.with_name("sasrec") if folder else None, identity)
+    assert isinstance(model, OneRec)
+    assert interest is None or isinstance(interest, SasRec)
+    places_N = data.lat_N, data.lon_N
+    rewards = Rewards(config.preference, places_N, config.reach_km, interest, data.amount_N)
+    writer = Writer(model, data.packer(config, str(next(model.parameters()).device)), rewards)
+    return align_to(writer, validation_requests(data), ndcg, seed, folder, identity)
 
 
 def recommender_of(model: SequenceModel, data: Data, config: GenerateConfig) -> Recommender:
@@ -127,6 +165,13 @@ def measured(
         weights = [len(place_B) for place_B, _ in packer.bucketed(some_R, 256)]
         found.figures["invalid_share_without_trie"] = float(np.average(invalid, weights=weights))
     return found
+
+
+def validation_requests(data: Data) -> IntArray:
+    """The validation visits that parameters are chosen by, the same every time."""
+    from lgsid.generate.training import some_of
+
+    return some_of(requests(data.visits, VALIDATION), seed=0)
 
 
 def requests_to_answer(data: Data, most: int | None = None) -> IntArray:

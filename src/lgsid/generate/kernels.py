@@ -26,19 +26,28 @@ def attend(q_GND: Tensor, kv_GKD: Tensor, bias_GHNK: Tensor, heads: int) -> Tens
         bias_GHNK: additive; G and N may be 1, and G may be missing.
         heads: H.
     """
-    k_GHKE, v_GHKE = split_heads(kv_GKD, 2 * heads).chunk(2, dim=1)
-    return attend_by_head(q_GND, k_GHKE.transpose(2, 3), v_GHKE, bias_GHNK)
-
-
-def attend_by_head(q_GND: Tensor, k_GHEK: Tensor, v_GHKE: Tensor, bias_GHNK: Tensor) -> Tensor:
-    """The same, of keys and values that are split by head already."""
+    k_GHKE, v_GHKE = _split_heads(kv_GKD, 2 * heads).chunk(2, dim=1)
     # torch's scaled_dot_product_attention takes twice as long: its kernel for CPUs is made for longer rows
-    score_GHNK = split_heads(q_GND, v_GHKE.shape[1]) @ k_GHEK
+    score_GHNK = _split_heads(q_GND, heads) @ k_GHKE.transpose(2, 3)
     weight_GHNK = score_GHNK.add_(bias_GHNK).softmax(-1)
     return (weight_GHNK.to(v_GHKE.dtype) @ v_GHKE).transpose(1, 2).flatten(2)
 
 
-def split_heads(x_GND: Tensor, heads: int) -> Tensor:
+def split_keys(kv_GKD: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Keys (G·H, E, K) and values (G·H, K, E), for `attend_again`."""
+    k_GHKE, v_GHKE = _split_heads(kv_GKD, 2 * heads).chunk(2, dim=1)
+    return k_GHKE.flatten(0, 1).transpose(1, 2).contiguous(), v_GHKE.flatten(0, 1)
+
+
+def attend_again(q_GND: Tensor, k_XEK: Tensor, v_XKE: Tensor, bias_XNK: Tensor) -> Tensor:
+    """`attend` to keys and values that are split by head already; X = G·H. N may be 1 in the bias."""
+    groups, queries, dim = q_GND.shape
+    q_XNE = _split_heads(q_GND, len(k_XEK) // groups).reshape(len(k_XEK), queries, -1)
+    mixed_XNE = torch.baddbmm(bias_XNK, q_XNE, k_XEK).softmax(-1) @ v_XKE
+    return mixed_XNE.view(groups, -1, queries, v_XKE.shape[2]).transpose(1, 2).reshape(groups, queries, dim)
+
+
+def _split_heads(x_GND: Tensor, heads: int) -> Tensor:
     """Vectors of D as heads of E, (G, H, N, E)."""
     return x_GND.view(*x_GND.shape[:2], heads, x_GND.shape[2] // heads).transpose(1, 2)
 
@@ -182,18 +191,19 @@ class RmsNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
+        self.register_buffer("_eps_1", torch.tensor([eps]), persistent=False)
+        self._eps_1: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors (…, D) to vectors (…, D)."""
-        if torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32:
+        if not torch.is_grad_enabled():
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            root = torch.addcmul(self._eps_1, length, length, value=1 / x.shape[-1]).rsqrt_()
+            return (x * root).mul_(self.weight)
+        if x.device.type == "cpu" and x.dtype == torch.float32:
             normal: Tensor = _RmsNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normal.view(x.shape)
-        if torch.is_grad_enabled():
-            return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        dim = x.shape[-1]
-        root = torch.addcmul(length.new_tensor(self.eps), length, length, value=1 / dim).rsqrt_()
-        return (x * root.to(x.dtype)).mul_(self.weight)
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class Dropout(nn.Dropout):
@@ -212,3 +222,11 @@ class Dropout(nn.Dropout):
         words = torch.empty(-(-input.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.uint8)[: input.numel()].view(input.shape) >= dropped
         return input * (kept * (256 / (256 - dropped)))
+
+
+def add_projected(x: Tensor, y: Tensor, weight_ED: Tensor, dropout: nn.Dropout) -> Tensor:
+    """x + dropout(y W), of vectors (…, D) and (…, E); without dropout in one operation."""
+    if dropout.training:
+        dropped: Tensor = dropout(y @ weight_ED)
+        return x + dropped
+    return torch.addmm(x.flatten(0, -2), y.flatten(0, -2), weight_ED).view(x.shape)

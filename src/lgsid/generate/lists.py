@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lgsid.generate.beam import CodeDecoder
 from lgsid.generate.decoding import NetworkDecoder
-from lgsid.generate.t5 import DecoderCache
+from lgsid.generate.network import Written
 from lgsid.generate.trie import BatchTrie
 
 Cache = TypeVar("Cache")
@@ -35,18 +35,18 @@ class NetworkListDecoder(NetworkDecoder):
     """A `ListDecoder` of a network."""
 
     @torch.no_grad()
-    def start(self) -> tuple[Tensor, DecoderCache]:
+    def start(self) -> tuple[Tensor, Written]:
         """See `lgsid.generate.beam.CodeDecoder`."""
-        self._bos_BD, cache = self._network.remember(self._requests, self._codes_NL)
-        return self._answer(self._bos_BD[:, None], cache, 0)
+        self._bos_BD, written = self._network.remember(self._requests, self._codes_NL)
+        return self._answer(self._bos_BD[:, None], written, 0)
 
     @torch.no_grad()
-    def next_item(self, cache: DecoderCache, parent_BW: Tensor, token_BW: Tensor) -> tuple[Tensor, DecoderCache]:
+    def next_item(self, cache: Written, parent_BW: Tensor, token_BW: Tensor) -> tuple[Tensor, Written]:
         """See `ListDecoder`."""
         network = self._network
         x_BWD = network.tokens.written(token_BW, network.tokens.levels - 1)
-        _, cache = network.decoder.step(x_BWD, cache.of_parents(parent_BW))
-        return self._answer(self._bos_BD[:, None].expand_as(x_BWD), cache, 0)
+        written = network.pass_by(x_BWD, cache.of_parents(parent_BW))
+        return self._answer(self._bos_BD[:, None].expand_as(x_BWD), written, 0)
 
 
 @dataclass(frozen=True)

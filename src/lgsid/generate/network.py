@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lgsid.config import GenerateConfig
 from lgsid.generate.bands import Asks, Band, Look, additive, causal
 from lgsid.generate.base import Packed
+from lgsid.generate.pointer import Offers, Pointer
 from lgsid.generate.t5 import Decoder, DecoderCache, DenseFeedForward, Encoder, Losses, MakeFeedForward, RelativeBias
 from lgsid.generate.tokens import SidTokens, since_before
 
@@ -36,11 +37,36 @@ class Moments:
     gap_Q: Tensor
 
 
+@dataclass(frozen=True)
+class Written:
+    """What the beams of requests have written so far.
+
+    Attributes:
+        cache: of the decoder.
+        offers: of visits that begin as the item that is being written; None without a pointer.
+        unread: of all visits, for the next item.
+    """
+
+    cache: DecoderCache
+    offers: Offers | None
+    unread: Offers | None = None
+
+    def __post_init__(self) -> None:
+        if self.unread is None:
+            object.__setattr__(self, "unread", self.offers)
+
+    def of_parents(self, parent_BW: Tensor) -> Written:
+        """The same, of beams that go on from others."""
+        offers = None if self.offers is None else self.offers.of_parents(parent_BW)
+        return Written(self.cache.of_parents(parent_BW), offers, self.unread)
+
+
 class Network(nn.Module):
     """T5 over SIDs.
 
     Beyond T5, the decoder's cross attention has a bias by how many visits ago a token was (`ago`), 0 at the start:
-    behind a causal encoder nothing else says what is recent.
+    behind a causal encoder nothing else says what is recent. With ``config.pointer`` tokens can be copied from visits
+    (`lgsid.generate.pointer`).
 
     Args:
         sizes: number of tokens of each level.
@@ -62,6 +88,7 @@ class Network(nn.Module):
         self.encoder = Encoder(config.encoder_layers, *shape, dense)
         self.decoder = Decoder(config.decoder_layers, *shape, feed_forward or dense)
         self.ago = RelativeBias(config.heads, both=False, std=0.0)
+        self.pointer = Pointer(config.dim, len(sizes)) if config.pointer else None
 
     def encode(self, rows: Packed, codes_NL: Tensor) -> tuple[Tensor, Losses]:
         """States of all visits' tokens, (R, S, D); 0 at padding, so that what sees nothing gets nothing."""
@@ -97,12 +124,52 @@ class Network(nn.Module):
         states_QPD, losses = self.decoder(x_QPD, memory_RSD, moments.asks)
         return states_QPD, losses
 
+    def offers(self, rows: Packed, memory_RSD: Tensor, codes_NL: Tensor) -> Offers | None:
+        """What may be copied at each place of rows; None without a pointer.
+
+        Behind a causal encoder that is everything before in the segment; behind a full one, what it has seen.
+        """
+        if self.pointer is None:
+            return None
+        segment_RT, visits = rows.segment_RT, rows.item_RT.shape[1]
+        place_T = torch.arange(visits, device=segment_RT.device)
+        ago_1TT = (place_T[:, None] - place_T)[None]
+        may_RTT = (segment_RT[:, :, None] == segment_RT[:, None]) & (ago_1TT > 0)
+        if self.config.encoder == "full":
+            may_RTT &= ago_1TT <= self.config.history
+        return self.pointer.offers(memory_RSD, codes_NL[rows.item_RT], may_RTT, ago_1TT)
+
+    def logits(
+        self, states_QD: Tensor, level: int, asks: Asks, offers: Offers | None, written: Sequence[Tensor]
+    ) -> Tensor:
+        """Logits (Q, K) of the tokens of a level.
+
+        Args:
+            states_QD: of the decoder.
+            level: of the tokens.
+            asks: where each state stands.
+            offers: of the rows.
+            written: tokens (Q,) of the item's levels before.
+        """
+        logits_QK = self.tokens.logits(states_QD, level)
+        if self.pointer is None or offers is None:
+            return logits_QK
+        rows, places = offers.key_RTD.shape[:2]
+
+        def grid(x: Tensor) -> Tensor:
+            return x.new_zeros(rows, places, *x.shape[1:]).index_put((asks.row_Q, asks.place_Q), x)
+
+        for before, token_Q in enumerate(written):
+            offers = offers.narrowed(grid(token_Q), before)
+        mixed_RTK: Tensor = self.pointer(grid(logits_QK), grid(states_QD), offers, level)
+        return mixed_RTK[asks.row_Q, asks.place_Q]
+
     def begin(self, moments: Moments) -> Tensor:
         """BOS of each moment, (Q, D)."""
         return self.tokens.begin(moments.user_Q, moments.time_Q, moments.gap_Q)
 
-    def remember(self, requests: Packed, codes_NL: Tensor) -> tuple[Tensor, DecoderCache]:
-        """Encode requests for step-by-step decoding: BOS of each (B, D), and the decoder's cache before it."""
+    def remember(self, requests: Packed, codes_NL: Tensor) -> tuple[Tensor, Written]:
+        """Encode requests for step-by-step decoding: BOS of each (B, D), and nothing written yet."""
         memory_BSD, _ = self.encode(requests, codes_NL)
         place_T = torch.arange(requests.item_RT.shape[1], device=memory_BSD.device)
         ago_BT = requests.length_R[:, None] - place_T
@@ -112,7 +179,40 @@ class Network(nn.Module):
         last_B1 = (requests.length_R - 1).clamp(min=0)[:, None]
         since_B = requests.now_R - requests.time_RT.gather(1, last_B1)[:, 0]
         gap_B = torch.where(requests.length_R > 0, since_B, 0)
-        return self.tokens.begin(requests.user_RT[:, 0], requests.now_R, gap_B), cache
+        bos_BD = self.tokens.begin(requests.user_RT[:, 0], requests.now_R, gap_B)
+        return bos_BD, Written(cache, self._offers_of(requests, memory_BSD, codes_NL, ago_BT))
+
+    def _offers_of(self, requests: Packed, memory_BSD: Tensor, codes_NL: Tensor, ago_BT: Tensor) -> Offers | None:
+        if self.pointer is None:
+            return None
+        may_BT = ago_BT >= 1
+        if self.config.encoder == "full":
+            may_BT &= ago_BT <= self.config.history
+        return self.pointer.offers(memory_BSD, codes_NL[requests.item_RT], may_BT[:, None], ago_BT[:, None])
+
+    def step(self, x_BWD: Tensor, written: Written, level: int) -> tuple[Tensor, Written]:
+        """Logits (B, W, K) of a level behind what was written last, and all that has been written.
+
+        Args:
+            x_BWD: embedding of what was written last.
+            written: before it, of the same beams.
+            level: of the tokens that are asked for.
+        """
+        states_BWD, cache = self.decoder.step(x_BWD, written.cache)
+        logits_BWK = self.tokens.logits(states_BWD, level)
+        if self.pointer is not None and written.offers is not None:
+            logits_BWK = self.pointer(logits_BWK, states_BWD, written.offers, level)
+        return logits_BWK, Written(cache, written.offers, written.unread)
+
+    def write(self, token_BW: Tensor, level: int, written: Written) -> tuple[Tensor, Written]:
+        """Embeddings (B, W, D) of tokens of a level, and what has been written with them."""
+        offers = None if written.offers is None else written.offers.narrowed(token_BW, level)
+        return self.tokens.written(token_BW, level), Written(written.cache, offers, written.unread)
+
+    def pass_by(self, x_BWD: Tensor, written: Written) -> Written:
+        """Take in the last token of an item, behind which another one is written."""
+        _, cache = self.decoder.step(x_BWD, written.cache)
+        return Written(cache, written.unread, written.unread)
 
 
 def _history(rows: Packed, window: int) -> Tensor:

@@ -28,6 +28,7 @@ from lgsid.generate.decoding import NetworkDecoder
 from lgsid.generate.lists import NetworkListDecoder
 from lgsid.generate.moe import SparseExperts
 from lgsid.generate.network import Moments, Network
+from lgsid.generate.pointer import Offers
 from lgsid.generate.sessions import session_lists
 from lgsid.generate.t5 import Losses
 
@@ -63,10 +64,11 @@ class OneRec(Generator):
             ValueError: nothing is to be predicted.
         """
         memory_RSD, extra = self.network.encode(rows, self.codes_NL)
+        offers = self.network.offers(rows, memory_RSD, self.codes_NL)
         nll: dict[str, list[Tensor]] = {}
         tokens = 0
         for moments, item_QM in self._lists(rows):
-            logits, losses = self._logits(moments, item_QM, memory_RSD)
+            logits, losses = self._logits(moments, item_QM, memory_RSD, offers)
             extra = _merged(extra, losses, len(item_QM) / int(rows.target_RT.sum()))
             code_QML = self.codes_NL[item_QM]
             tokens += code_QML.numel()
@@ -97,23 +99,23 @@ class OneRec(Generator):
             requests: one segment a row.
             lists_RWM: catalogue rows, int64, W lists a request; -1 behind the end of a list. An empty list has 0.
         """
-        tokens, decoder = self.network.tokens, self.network.decoder
+        network, levels = self.network, self.network.tokens.levels
         code_RWML = self.codes_NL[lists_RWM.clamp(min=0)]
-        bos_RD, cache = self.network.remember(requests, self.codes_NL)
+        bos_RD, written = network.remember(requests, self.codes_NL)
         bos_R1D = bos_RD[:, None]
         total_RW = torch.zeros(lists_RWM.shape[:2], device=bos_RD.device)
         for number in range(lists_RWM.shape[2]):
             # all lists share the first BOS; later ones stand behind items that differ
             x_RWD = bos_R1D.expand(-1, lists_RWM.shape[1], -1) if number else bos_R1D
-            for level in range(tokens.levels):
-                states_RWD, cache = decoder.step(x_RWD, cache)
+            for level in range(levels):
+                logits_RWK, written = network.step(x_RWD, written, level)
                 code_RW = code_RWML[:, :, number, level]
-                logp_RWK = tokens.logits(states_RWD, level).float().log_softmax(-1)
-                logp_RWK = logp_RWK.expand(-1, lists_RWM.shape[1], -1)
+                logp_RWK = logits_RWK.float().log_softmax(-1).expand(-1, lists_RWM.shape[1], -1)
                 logp_RW = logp_RWK.gather(2, code_RW[..., None])[..., 0]
                 total_RW = total_RW + logp_RW.masked_fill(lists_RWM[:, :, number] < 0, 0.0)
-                x_RWD = tokens.written(code_RW, level)
-            _, cache = decoder.step(x_RWD, cache) if number + 1 < lists_RWM.shape[2] else (None, cache)
+                x_RWD, written = network.write(code_RW, level, written)
+            if number + 1 < lists_RWM.shape[2]:
+                written = network.pass_by(x_RWD, written)
         return total_RW
 
     def _lists(self, rows: Packed) -> list[tuple[Moments, Tensor]]:
@@ -131,7 +133,9 @@ class OneRec(Generator):
                 found.append((self.network.targets(rows, positions, chosen_RT), lists.item_PM[of_length_Q, :length]))
         return found
 
-    def _logits(self, moments: Moments, item_QM: Tensor, memory_RSD: Tensor) -> tuple[list[Tensor], Losses]:
+    def _logits(
+        self, moments: Moments, item_QM: Tensor, memory_RSD: Tensor, offers: Offers | None
+    ) -> tuple[list[Tensor], Losses]:
         """Logits (Q, M, K) of each level in lists that are given, and the decoder's further losses."""
         tokens = self.network.tokens
         level_L = torch.arange(tokens.levels, device=item_QM.device)
@@ -139,8 +143,14 @@ class OneRec(Generator):
         bos_QM1D = self.network.begin(moments)[:, None, None].expand(-1, item_QM.shape[1], -1, -1)
         x_QPD = torch.cat([bos_QM1D, x_QMLD], dim=2).flatten(1, 2)[:, :-1]
         states_QPD, losses = self.network.decode(x_QPD, moments, memory_RSD)
-        stride = tokens.levels + 1
-        return [tokens.logits(states_QPD[:, level::stride], level) for level in range(tokens.levels)], losses
+        stride, code_QML = tokens.levels + 1, self.codes_NL[item_QM]
+
+        def at(level: int, number: int) -> Tensor:
+            before = [code_QML[:, number, earlier] for earlier in range(level)]
+            return self.network.logits(states_QPD[:, level + number * stride], level, moments.asks, offers, before)
+
+        items = range(item_QM.shape[1])
+        return [torch.stack([at(level, number) for number in items], dim=1) for level in range(tokens.levels)], losses
 
     def _cross_entropy(self, logits_QMK: Tensor, code_QM: Tensor) -> Tensor:
         nll = functional.cross_entropy(

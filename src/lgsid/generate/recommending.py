@@ -87,12 +87,14 @@ class Generated:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Without dropout."""
-        training = self.generator.training
+        if not self.generator.training:
+            yield
+            return
         self.generator.eval()
         try:
             yield
         finally:
-            self.generator.train(training)
+            self.generator.train()
 
 
 def rows_of_sids(trie: Trie, sid: IntArray | CodeArray) -> IntArray:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from lgsid.artifact import RunFolder, read_json, sha256_json, write_json
-from lgsid.config import RunConfig
+from lgsid.config import GenerateConfig, RunConfig
 from lgsid.errors import DataError
 from lgsid.generate.generating import Data
+
+if TYPE_CHECKING:
+    from lgsid.generate.base import SequenceModel
 
 FOLDER = "4_generate"
 METRICS = "metrics.json"
@@ -33,6 +36,7 @@ def generate_items(config: RunConfig, run: RunFolder) -> Mapping[str, Any]:
     Raises:
         DataError: there are no events, or nothing to predict.
         ArtifactError: an earlier stage has not run.
+        ConfigError: OneRec is to be aligned to a reward that the data does not tell.
     """
     from lgsid.generate.generating import baselines, measured, requests_to_answer
 
@@ -73,7 +77,17 @@ def run_data(config: RunConfig, run: RunFolder) -> Data:
     codes_NL = sids.select(tokens).fill_null(0).to_numpy().astype(np.int32)
     sizes = tuple(int(column.max()) + 1 for column in codes_NL.T)
     visits = _visits(config, items, pl.scan_parquet(path))
-    return Data(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), visits, codes_NL, sizes)
+    amount_N = None
+    if aligned(config.generate) and config.generate.preference.value:
+        from lgsid.generate.rewards import mean_amounts
+
+        amount_N = mean_amounts(items, pl.scan_parquet(path), visits)
+    return Data(items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), visits, codes_NL, sizes, amount_N)
+
+
+def aligned(config: GenerateConfig) -> bool:
+    """Whether OneRec is trained, and then aligned to a reward."""
+    return "onerec" in config.models and config.preference.rounds > 0
 
 
 def _visits(config: RunConfig, items: pl.DataFrame, events: pl.LazyFrame) -> Any:
@@ -94,6 +108,10 @@ def _train_all(config: RunConfig, run: RunFolder, data: Data) -> dict[str, Any]:
     from lgsid.distributed import is_main, share
 
     courses: dict[str, Any] = {}
+    if aligned(config.generate):
+        from lgsid.generate.rewards import check_weights
+
+        check_weights(config.generate.preference, data.amount_N)
     for name in config.generate.models:
         done = run.path(FOLDER, ".partial") / f"{name}.json"
         if not share(done.exists()):
@@ -112,18 +130,33 @@ def _kept(done: Path) -> Path:
 def _train(name: str, config: RunConfig, data: Data, done: Path) -> None:
     """Train one generator; keep it, its course and its figures."""
     from lgsid.distributed import is_main
-    from lgsid.generate.generating import measured, recommender_of, requests_to_answer, train
+    from lgsid.generate.generating import align, train
     from lgsid.generate.pretrained import save_generator
 
     identity = sha256_json([config.model_dump(mode="json"), len(data.visits)])
-    model, history = train(name, data, config.generate, config.seed, done.with_suffix(""), identity)
+    folder = done.with_suffix("")
+    model, history = train(name, data, config.generate, config.seed, folder, identity)
+    course = history.to_json()
+    if name == "onerec" and aligned(config.generate):
+        before = _measured_once(model, config, data, folder / "unaligned.json") if is_main() else None
+        alignment = align(model, history.best.score, data, config.generate, config.seed, folder, identity)
+        course["alignment"] = {**alignment, "figures_before": before}
     if is_main():
         model.eval()
         save_generator(model, data.codes_NL, data.sizes, _kept(done))
-        recommender = recommender_of(model, data, config.generate)
+        figures = _measured_once(model, config, data, folder / "figures.json")
+        write_json(done, {**course, "figures": figures})
+
+
+def _measured_once(model: SequenceModel, config: RunConfig, data: Data, path: Path) -> Any:
+    """Figures of a model on the test requests, from the file where an interrupted call got so far."""
+    from lgsid.generate.generating import measured, recommender_of, requests_to_answer
+
+    if not path.exists():
         event_R = requests_to_answer(data, MOST_REQUESTS)
-        figures = measured(recommender, data, config.generate, event_R).figures
-        write_json(done, {**history.to_json(), "figures": figures})
+        recommender = recommender_of(model.eval(), data, config.generate)
+        write_json(path, measured(recommender, data, config.generate, event_R).figures)
+    return read_json(path)
 
 
 def key_figures(rows: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lgsid.generate.bands import NEVER, Asks, Band, Look
-from lgsid.generate.kernels import Dropout, RmsNorm, attend, attend_by_head, look, split_heads
+from lgsid.generate.kernels import Dropout, RmsNorm, add_projected, attend, attend_again, look, split_keys
+from lgsid.generate.lean import DecoderPlan, EncoderPlan, Versions
 
 BUCKETS, LONGEST = 32, 128
 """Of T5: relative positions share a bucket beyond 16 (8 of either direction), and are all one beyond 128."""
@@ -74,6 +76,13 @@ class RelativeBias(nn.Embedding):
         """Biases (H, …) of relative positions (…)."""
         return super().forward(relative_bucket(input, both=self.both)).movedim(-1, 0)
 
+    def of_last(self, positions: int) -> Tensor:
+        """Biases (H, P) of so many positions, as the last of them sees them."""
+        if positions <= BUCKETS // 2 and not self.both:  # each distance is a bucket
+            return self.weight[:positions].flip(0).T
+        bias_HP: Tensor = self(torch.arange(1 - positions, 1, device=self.weight.device))
+        return bias_HP
+
 
 class DenseFeedForward(nn.Module):
     """T5's: a matrix, ReLU, dropout, a matrix.
@@ -87,9 +96,8 @@ class DenseFeedForward(nn.Module):
     def __init__(self, dim: int, inner: int, dropout: float) -> None:
         super().__init__()
         self.inner = nn.Linear(dim, inner, bias=False)
-        self.outer = nn.Parameter(
-            torch.empty(inner, dim)
-        )  # as it is multiplied by; transposed it takes three times as long
+        # as it is multiplied by: few vectors times the transpose of a wide matrix take three times as long
+        self.outer = nn.Parameter(torch.empty(inner, dim))
         self.dropout = Dropout(dropout)
         nn.init.normal_(self.inner.weight, std=dim**-0.5)
         nn.init.normal_(self.outer, std=inner**-0.5)
@@ -111,6 +119,15 @@ class FeedForwardLayer(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Losses]:
         y, losses = self.feed_forward(self.norm(x))
         return x + self.dropout(y), losses
+
+    def step(self, x: Tensor) -> Tensor:
+        """The same without dropout and losses."""
+        through = self.feed_forward
+        if isinstance(through, DenseFeedForward):
+            inner = functional.linear(self.norm(x), through.inner.weight).relu_()
+            return torch.addmm(x.flatten(0, -2), inner.flatten(0, -2), through.outer).view(x.shape)
+        y, _ = through(self.norm(x))
+        return x + y
 
 
 class SelfAttention(nn.Module):
@@ -139,8 +156,7 @@ class SelfAttention(nn.Module):
             mixed_RSD = look(q_RSD, kv_RSD, sees, self.heads)
         else:
             mixed_RSD = attend(q_RSD, kv_RSD, sees, self.heads)
-        residual_RSD: Tensor = x_RSD + self.dropout(self.out(mixed_RSD))
-        return residual_RSD
+        return add_projected(x_RSD, mixed_RSD, self.out.weight.T, self.dropout)
 
     def step(self, x_BWD: Tensor, past: list[Tensor], bias_HP: Tensor) -> tuple[Tensor, Tensor]:
         """For one more position of each beam.
@@ -153,16 +169,16 @@ class SelfAttention(nn.Module):
         Returns:
             new vectors, and its keys and values (B, W, 2 D).
         """
-        q_BWD, kv_BWD = self.qkv(self.norm(x_BWD)).split([x_BWD.shape[-1], 2 * x_BWD.shape[-1]], dim=-1)
+        dim = x_BWD.shape[2]
+        q_BWD, kv_BWD = functional.linear(self.norm(x_BWD), self.qkv.weight).split([dim, 2 * dim], dim=2)
         if past:
             kv_PBWD = torch.stack([one.expand_as(kv_BWD) for one in (*past, kv_BWD)])
             key, value = kv_PBWD.view(*kv_PBWD.shape[:3], 2, self.heads, -1).unbind(3)
             score_PBWH = (q_BWD.view(key.shape[1:]) * key).sum(-1) + bias_HP.T[:, None, None]
             mixed_BWD = (score_PBWH.softmax(0)[..., None] * value).sum(0).flatten(2)
         else:
-            mixed_BWD = kv_BWD[..., x_BWD.shape[2] :]
-        residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWD))
-        return residual_BWD, kv_BWD
+            mixed_BWD = kv_BWD[..., dim:]
+        return _plus(x_BWD, mixed_BWD, self.out.weight), kv_BWD
 
 
 class CrossAttention(nn.Module):
@@ -183,19 +199,13 @@ class CrossAttention(nn.Module):
     def forward(self, x_QPD: Tensor, memory_RSD: Tensor, asks: Asks) -> Tensor:
         q_RMD = asks.grid(self.query(self.norm(x_QPD)), len(memory_RSD))
         mixed_RMD = look(q_RMD, self.kv(memory_RSD), asks.look, self.heads)
-        residual_QPD: Tensor = x_QPD + self.dropout(self.out(asks.flat(mixed_RMD, x_QPD.shape[1])))
-        return residual_QPD
+        mixed_QPD = asks.flat(mixed_RMD, x_QPD.shape[1])
+        return add_projected(x_QPD, mixed_QPD, self.out.weight.T, self.dropout)
 
-    def remember(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (B, H, E, S) and values (B, H, S, E) of the encoder's states."""
-        k_BHSE, v_BHSE = split_heads(self.kv(memory_BSD), 2 * self.heads).chunk(2, dim=1)
-        return k_BHSE.transpose(2, 3).contiguous(), v_BHSE.contiguous()
-
-    def step(self, x_BWD: Tensor, memory: tuple[Tensor, Tensor], bias_BH1S: Tensor) -> Tensor:
+    def step(self, x_BWD: Tensor, memory: tuple[Tensor, Tensor], bias_X1S: Tensor) -> Tensor:
         """For one position of each beam; the beams of a request share its keys and values."""
-        mixed_BWD = attend_by_head(self.query(self.norm(x_BWD)), *memory, bias_BH1S)
-        residual_BWD: Tensor = x_BWD + self.dropout(self.out(mixed_BWD))
-        return residual_BWD
+        q_BWD = functional.linear(self.norm(x_BWD), self.query.weight)
+        return _plus(x_BWD, attend_again(q_BWD, *memory, bias_X1S), self.out.weight)
 
 
 class EncoderLayer(nn.Module):
@@ -224,6 +234,7 @@ class Encoder(nn.Module):
 
     def __init__(self, layers: int, dim: int, heads: int, dropout: float, feed_forward: MakeFeedForward) -> None:
         super().__init__()
+        self._planned: tuple[Versions, EncoderPlan] | None = None
         self.bias = RelativeBias(heads, both=True, std=dim**-0.5)
         self.layers = nn.ModuleList(EncoderLayer(dim, heads, dropout, feed_forward(n)) for n in range(layers))
         self.norm = RmsNorm(dim)
@@ -242,11 +253,24 @@ class Encoder(nn.Module):
         relative_NK = torch.arange(band.seen * tokens, device=x_RSD.device) - query_N[:, None]
         sees = Look.of(band, self.bias(relative_NK), seen, tokens, tokens)
         losses: Losses = {}
+        if band.blocks == 1 and not self.training and not torch.is_grad_enabled():
+            return self.norm(self._plan()(x_RSD, sees.added[0])), losses
         x_RSD = self.dropout(x_RSD)
         for layer in self.layers:
             x_RSD, further = layer(x_RSD, sees)
             _add(losses, further)
         return self.dropout(self.norm(x_RSD)), losses
+
+    def _plan(self) -> EncoderPlan:
+        if self._planned is None or not self._planned[0].same():
+            layers = cast("Sequence[EncoderLayer]", self.layers)
+            self._planned = Versions(self), EncoderPlan(layers, layers[0].attention.heads)
+        return self._planned[1]
+
+    def train(self, mode: bool = True) -> Self:
+        """See torch."""
+        self._planned = None
+        return super().train(mode)
 
 
 @dataclass
@@ -254,23 +278,33 @@ class DecoderCache:
     """What a decoder remembers of the beams of B requests.
 
     Attributes:
-        memory: keys (B, H, E, S) and values (B, H, S, E) of the encoder's states, of each layer.
-        bias_BH1S: bias of cross attention, mask included.
+        memory: keys (B·H, E, S) and values (B·H, S, E) of the encoder's states, of each layer.
+        bias_X1S: bias of cross attention, mask included, (B·H, 1, S).
         past: keys and values (B, W, 2 D) of earlier positions, by position and layer; (B, 1, 2 D) where all beams of a
             request share one.
     """
 
     memory: list[tuple[Tensor, Tensor]]
-    bias_BH1S: Tensor
+    bias_X1S: Tensor
     past: list[list[Tensor]] = field(default_factory=list)
 
     def of_parents(self, parent_BW: Tensor) -> DecoderCache:
         """The same, of beams that go on from others."""
-        past = [
-            [kv_BVD if kv_BVD.shape[1] == 1 else _chosen(kv_BVD, parent_BW) for kv_BVD in position]
-            for position in self.past
-        ]
-        return DecoderCache(self.memory, self.bias_BH1S, past)
+        if all(kv_BVD.shape[1] == 1 for position in self.past for kv_BVD in position):
+            return self
+        requests, beams = parent_BW.shape
+        row_X = parent_BW
+        if requests > 1:
+            row_X = parent_BW + torch.arange(requests, device=parent_BW.device)[:, None] * self.past[-1][0].shape[1]
+        row_X = row_X.flatten()
+
+        def chosen(kv_BVD: Tensor) -> Tensor:
+            if kv_BVD.shape[1] == 1:
+                return kv_BVD
+            return kv_BVD.reshape(-1, kv_BVD.shape[2]).index_select(0, row_X).view(requests, beams, -1)
+
+        past = [[chosen(kv_BVD) for kv_BVD in position] for position in self.past]
+        return DecoderCache(self.memory, self.bias_X1S, past)
 
 
 class DecoderLayer(nn.Module):
@@ -301,6 +335,7 @@ class Decoder(nn.Module):
 
     def __init__(self, layers: int, dim: int, heads: int, dropout: float, feed_forward: MakeFeedForward) -> None:
         super().__init__()
+        self._planned: tuple[Versions, DecoderPlan] | None = None
         self.bias = RelativeBias(heads, both=False, std=dim**-0.5)
         self.layers = nn.ModuleList(DecoderLayer(dim, heads, dropout, feed_forward(n)) for n in range(layers))
         self.norm = RmsNorm(dim)
@@ -326,35 +361,46 @@ class Decoder(nn.Module):
 
     def remember(self, memory_BSD: Tensor, bias_BH1S: Tensor) -> DecoderCache:
         """A cache of nothing but the encoder's states, to begin with."""
-        return DecoderCache([layer.cross.remember(memory_BSD) for layer in self._layers], bias_BH1S)
+        memory = [split_keys(layer.cross.kv(memory_BSD), layer.cross.heads) for layer in self._layers]
+        return DecoderCache(memory, bias_BH1S.flatten(0, 1))
 
     def step(self, x_BWD: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
-        """States (B, W, D) at the next position, and the cache with that position.
+        """States (B, W, D) at the next position, without dropout, and the cache with that position.
 
         Args:
             x_BWD: what was written last, by the beams whose positions the cache holds (`DecoderCache.of_parents`).
             cache: of the positions before.
         """
-        place_P = torch.arange(len(cache.past) + 1, device=x_BWD.device)
-        bias_HP = self.bias(place_P - len(cache.past))
+        bias_HP = self.bias.of_last(len(cache.past) + 1)
+        if not torch.is_grad_enabled():
+            x_BWD, written = self._plan()(x_BWD, cache.memory, cache.bias_X1S, cache.past, bias_HP)
+            return self.norm(x_BWD), DecoderCache(cache.memory, cache.bias_X1S, [*cache.past, written])
         written = []
         for number, layer in enumerate(self._layers):
             past = [position[number] for position in cache.past]
             x_BWD, kv_BWD = layer.attention.step(x_BWD, past, bias_HP)
-            x_BWD, _ = layer.feed_forward(layer.cross.step(x_BWD, cache.memory[number], cache.bias_BH1S))
+            x_BWD = layer.feed_forward.step(layer.cross.step(x_BWD, cache.memory[number], cache.bias_X1S))
             written.append(kv_BWD)
-        return self.dropout(self.norm(x_BWD)), DecoderCache(cache.memory, cache.bias_BH1S, [*cache.past, written])
+        return self.norm(x_BWD), DecoderCache(cache.memory, cache.bias_X1S, [*cache.past, written])
+
+    def train(self, mode: bool = True) -> Self:
+        """See torch."""
+        self._planned = None
+        return super().train(mode)
+
+    def _plan(self) -> DecoderPlan:
+        if self._planned is None or not self._planned[0].same():
+            self._planned = Versions(self), DecoderPlan(self._layers, self._layers[0].attention.heads)
+        return self._planned[1]
 
     @property
     def _layers(self) -> Sequence[DecoderLayer]:
         return cast("Sequence[DecoderLayer]", self.layers)
 
 
-def _chosen(x_BVD: Tensor, parent_BW: Tensor) -> Tensor:
-    """Rows ``parent_BW`` of each request."""
-    requests, beams, dim = x_BVD.shape
-    first_B1 = torch.arange(requests, device=parent_BW.device)[:, None] * beams
-    return x_BVD.reshape(-1, dim).index_select(0, (first_B1 + parent_BW).flatten()).view(*parent_BW.shape, dim)
+def _plus(x: Tensor, y: Tensor, weight_DE: Tensor) -> Tensor:
+    """x + y Wᵀ."""
+    return torch.addmm(x.flatten(0, -2), y.flatten(0, -2), weight_DE.T).view(x.shape)
 
 
 def _add(losses: Losses, further: Losses) -> None:

@@ -81,4 +81,8 @@ class Tiger(Generator):
         x_QPD = torch.cat([network.begin(moments)[:, None], tokens.written(code_QL[:, :-1], level_P)], dim=1)
         memory_RSD, _ = network.encode(rows, self.codes_NL)
         states_QPD, _ = network.decode(x_QPD, moments, memory_RSD)
-        return [tokens.logits(states_QPD[:, level], level) for level in range(tokens.levels)], code_QL
+        offers = network.offers(rows, memory_RSD, self.codes_NL)
+        written = code_QL.unbind(1)
+        return [
+            network.logits(states_QPD[:, level], level, asks, offers, written[:level]) for level in range(tokens.levels)
+        ], code_QL

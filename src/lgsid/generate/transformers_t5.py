@@ -2,9 +2,9 @@
 
 There all tokens share one vocabulary: 0 is padding, 1 is BOS, and token c of level l is 2 + offset of l + c. A forward
 pass gives the same decoder states and logits; likelihoods differ, as transformers' softmax goes over all levels'
-tokens and ours over those of one. Transformers 5 always ties a T5's head to its embeddings; here the head is its own, on the
-model that is made, so save its weights rather than the model. What T5 lacks has no place there: a causal encoder, a bias of cross attention, users,
-times and distances.
+tokens and ours over those of one. Transformers 5 always ties a T5's head to its embeddings; here the head is its own,
+on the model that is made, so save its weights rather than the model. What T5 lacks has no place there: a causal
+encoder, a bias of cross attention, a pointer, users, times and distances.
 
 Axes: V tokens of all levels with padding and BOS, D dimensions, L levels.
 """
@@ -94,12 +94,15 @@ def _check(network: Network) -> None:
     further = [name for name in ("users", "time", "distance") if getattr(config, name)]
     if config.encoder != "full":
         further.append("a causal encoder")
+    if config.pointer:
+        further.append("a pointer")
     if bool(network.ago.weight.any()):
         further.append("a bias of cross attention")
     if further:
         raise ConfigError(
             f"the model has {', '.join(further)}, which T5 has not",
-            "--set generate.encoder=full generate.users=0 generate.time=false generate.distance=false",
+            "--set generate.encoder=full generate.pointer=false generate.users=0 generate.time=false "
+            "generate.distance=false",
         )
 
 

@@ -22,6 +22,7 @@ from lgsid.serve import endpoints, operations, schemas
 from lgsid.serve.base import HistoryStore
 from lgsid.serve.failures import Refusal, answer_error, invalid
 from lgsid.serve.limits import Guard
+from lgsid.serve.page_endpoints import add_page
 from lgsid.serve.service import EngineHolder, Service
 from lgsid.serve.telemetry import Watch
 
@@ -86,6 +87,7 @@ def make_app(holder: EngineHolder, store: HistoryStore, config: ServeConfig, web
 
 
 def _page(app: FastAPI, web: Path) -> None:
+    add_page(app)
     if web.is_dir():
         app.mount("/", _Files(directory=web, html=True), name="page")
         return

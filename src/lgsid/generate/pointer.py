@@ -1,0 +1,108 @@
+"""Copying from the history: a decoder that can point at visits as well as choose among all tokens.
+
+People go back to where they have been, and where they have not been is often next door. A network with one embedding a
+token has to learn for every item that it may come again. A pointer knows it for all items at once: at level l each
+earlier visit whose SID begins as what has been written so far offers its own token of that level. The offers and the
+tokens' logits go into one softmax (CopyNet, arXiv 1603.06393):
+
+    P(token) ∝ exp(logit of the token) + Σ over visits that offer it of exp(score of the visit)
+
+so visits count as often as they were made, and a first token can be copied before a new item is written behind it: the
+region of an earlier visit, and another shop there. The score of a visit is a product of the decoder's state and the
+encoder's, and a bias by how many visits ago it was.
+
+Axes: R rows, B requests, T visits of a row, W beams, Q asks, L tokens of a SID, K tokens of a level, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lgsid.generate.t5 import BUCKETS, relative_bucket
+
+LEAST = 1e-30
+"""Offered to every token, so that a logarithm and its gradient are finite where no visit offers anything."""
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What the visits of rows offer, before anything is written.
+
+    Attributes:
+        key_RTD: of each visit.
+        code_RTL: its SID.
+        may_RPT: whether a visit may be copied at a place, bool; one place a row at requests.
+        bucket_RPT: how many visits ago it was, in buckets, int64; or (1, P, T) where that is the same in all rows.
+    """
+
+    key_RTD: Tensor
+    code_RTL: Tensor
+    may_RPT: Tensor
+    bucket_RPT: Tensor
+
+    def narrowed(self, token_RP: Tensor, level: int) -> Offers:
+        """The offers of visits whose token of a level is the one that was written.
+
+        Args:
+            token_RP: what was written; P may be more than the places so far, which were then one.
+            level: of the token.
+        """
+        same_RPT = self.code_RTL[:, None, :, level] == token_RP[..., None]
+        return Offers(self.key_RTD, self.code_RTL, self.may_RPT & same_RPT, self.bucket_RPT)
+
+    def of_parents(self, parent_BW: Tensor) -> Offers:
+        """Those of beams that go on from others."""
+        if self.may_RPT.shape[1] == 1:
+            return self
+        index_BWT = parent_BW[..., None].expand(-1, -1, self.may_RPT.shape[2])
+        return Offers(self.key_RTD, self.code_RTL, self.may_RPT.gather(1, index_BWT), self.bucket_RPT)
+
+
+class Pointer(nn.Module):
+    """Scores visits, and adds what they offer to logits.
+
+    Args:
+        dim: D.
+        levels: L.
+    """
+
+    def __init__(self, dim: int, levels: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.ago = nn.Parameter(torch.zeros(levels, BUCKETS))
+        for layer in (self.query, self.key):
+            nn.init.normal_(layer.weight, std=dim**-0.5)
+
+    def offers(self, memory_RSD: Tensor, code_RTL: Tensor, may_RPT: Tensor, ago_RPT: Tensor) -> Offers:
+        """What visits offer.
+
+        Args:
+            memory_RSD: states of their tokens, S = T·L.
+            code_RTL: their SIDs.
+            may_RPT: which may be copied where.
+            ago_RPT: how many visits ago each was.
+        """
+        state_RTD = memory_RSD.view(*code_RTL.shape, -1).mean(2)
+        return Offers(self.key(state_RTD), code_RTL, may_RPT, relative_bucket(-ago_RPT, both=False))
+
+    def forward(self, logits_RPK: Tensor, states_RPD: Tensor, offers: Offers, level: int) -> Tensor:
+        """Logits (R, P, K) of a level with what visits offer.
+
+        Args:
+            logits_RPK: of the tokens.
+            states_RPD: of the decoder.
+            offers: of visits whose SIDs begin as what has been written.
+            level: of the tokens.
+        """
+        scale = states_RPD.shape[-1] ** -0.5
+        score_RPT = torch.bmm(self.query(states_RPD), offers.key_RTD.transpose(1, 2)).float() * scale
+        score_RPT = (score_RPT + self.ago[level][offers.bucket_RPT]).masked_fill(~offers.may_RPT, -torch.inf)
+        top_RP1 = score_RPT.detach().amax(-1, keepdim=True).clamp(min=-1e4)
+        token_RPT = offers.code_RTL[:, None, :, level].expand_as(score_RPT)
+        offered_RPK = torch.zeros_like(logits_RPK, dtype=score_RPT.dtype)
+        offered_RPK = offered_RPK.scatter_add(2, token_RPT, (score_RPT - top_RP1).exp())
+        return torch.logaddexp(logits_RPK.float(), offered_RPK.clamp(min=LEAST).log() + top_RP1)
