@@ -63,6 +63,9 @@ PROTOCOL = 1
 """Counts changes of what is measured; part of every cell's hash."""
 NONE = "none"
 KS = (1, 5, 10)
+SHORT = ("generate.epochs=3", "generate.least_updates=300", "generate.validations=3")
+"""Training of all cells: three passes, which is what two cores can pay. With the pointer (`lgsid.generate.pointer`) the
+second and third add a few percent; see docs/experiments.md."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +250,8 @@ def main() -> None:
     args = parser.parse_args()
     keys = itertools.product(args.seeds, args.datasets, args.protocols, args.models, args.methods)
     cells = [
-        Cell(dataset, protocol, model, NONE if model == "sasrec" else method, seed, args.requests, tuple(args.sets),
-             args.label)
+        Cell(dataset, protocol, model, NONE if model == "sasrec" else method, seed, args.requests,
+             (*SHORT, *args.sets), args.label)
         for seed, dataset, protocol, model, method in keys
     ]  # fmt: skip
     cells = list(dict.fromkeys(cells))

@@ -1,4 +1,4 @@
-"""The Python of docs/using.md and docs/rank.md runs as it stands there, on a small run folder."""
+"""The Python of docs/using.md, docs/rank.md and docs/generate.md runs as it stands there, on a small run folder."""
 
 from __future__ import annotations
 
@@ -76,3 +76,15 @@ def test_the_examples_of_rank_do_what_they_say(
     assert names["found"].low <= names["found"].difference <= names["found"].high
     assert names["vectors"].shape == (256, 5, 32 + 3 * 16)
     assert "True" in capsys.readouterr().out.splitlines()  # the ranker that was saved and loaded scores the same
+
+
+def test_the_example_of_generate_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_mine(tmp_path, items_per_city=16, visits=900)
+    (run / "config.yaml").write_text("generate: {dim: 16, feed_forward: 32, encoder_layers: 1, decoder_layers: 1}\n")
+    monkeypatch.chdir(tmp_path)
+    names = run_examples("generate.md", 1)
+    assert 50 < len(names["asked"]) <= 100
+    assert names["found"].figures["reachable"]["unreachable_share"] == 0
+    named = names["found"].ranked["reachable"]
+    assert named.shape == (len(names["asked"]), 10)
+    assert -1 <= named.min() <= named.max() < len(names["data"].lat_N)

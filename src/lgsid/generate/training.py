@@ -24,8 +24,8 @@ from lgsid.config import GenerateConfig, TrainerConfig
 from lgsid.generate.base import Packed, Recommender, SequenceModel
 from lgsid.trainer import History, fit
 
-MOST_REQUESTS = 2_000
-"""Validation requests at most: a standard error of about .006 on an NDCG of .1, and far less between two validations,
+MOST_REQUESTS = 1_000
+"""Validation requests at most: a standard error of about .01 on an NDCG of .1, and far less between two validations,
 which see the same ones."""
 CUTOFF = 10
 _AT_ONCE = 128
