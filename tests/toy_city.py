@@ -14,7 +14,7 @@ from toy_generate import visits_of
 from toy_rows import HOUR, ITEMS, SIZES, codes, small
 
 from lgsid.arrays import DoubleArray
-from lgsid.config import GenerateConfig, PreferenceConfig
+from lgsid.config import GenerateConfig, PreferenceConfig, SessionConfig
 from lgsid.generate.generating import Data
 from lgsid.generate.onerec import OneRec
 from lgsid.rank.visits import Visits
@@ -43,23 +43,23 @@ def walk(length: int, rng: np.random.Generator) -> list[int]:
     return items
 
 
-def town_visits(users: int = 40, length: int = 24) -> Visits:
+def town_visits(users: int = 24, length: int = 24) -> Visits:
     """A visit an hour; the last fifth of the hours are for validation and test."""
     rng = np.random.default_rng(1)
     rows = [(user, item, hour * HOUR) for user in range(users) for hour, item in enumerate(walk(length, rng))]
     return visits_of(rows, (int(0.8 * length) * HOUR, int(0.9 * length) * HOUR))
 
 
-def city(users: int = 40, amount_N: DoubleArray | None = None) -> Data:
+def city(users: int = 24, amount_N: DoubleArray | None = None) -> Data:
     """Everything that generators are trained on."""
     return Data(*town_places(), town_visits(users), codes(), SIZES, amount_N)
 
 
 def options(preference: dict[str, Any] | None = None, **changes: Any) -> GenerateConfig:
-    """OneRec and SASRec, small enough to be trained in seconds, and one round with all requests."""
-    wanted = {"share": 0.5, "beams": 8, "epochs": 2.0, "learning_rate": 3e-3, **(preference or {})}
-    return small(**{"epochs": 1, "least_updates": 80, "batch": 8, "validations": 2, "patience": 9,
-                    "preference": PreferenceConfig(**wanted), **changes})  # fmt: skip
+    """OneRec and SASRec, small enough to be trained in seconds, and a round with all requests."""
+    wanted = {"share": 1.0, "beams": 8, "epochs": 1.0, "learning_rate": 2e-3, **(preference or {})}
+    few = {"epochs": 1, "least_updates": 80, "validations": 1, "patience": 9, "sessions": SessionConfig(items=2)}
+    return small(**{**few, "preference": PreferenceConfig(**wanted), **changes})
 
 
 def state_of(model: OneRec) -> dict[str, torch.Tensor]:

@@ -127,3 +127,38 @@ def test_bfloat16_ranks_as_float32_does_but_for_near_ties() -> None:
         score_N, rounded_N = (torch.empty(ITEMS).index_copy(0, of.row_BW[0], of.score_BW[0]) for of in (a, b))
         torch.testing.assert_close(rounded_N, score_N, atol=0.3, rtol=0.05)
         assert len({*a.row_BW[0, :5].tolist()} & {*b.row_BW[0, :8].tolist()}) == 5
+
+
+def test_plans_do_what_the_modules_do_and_follow_the_weights() -> None:
+    # with gradients the modules decode, without them a copy of the weights does
+    model, requests = tiger(6, encoder="full"), whole_history(6, [4, 9, 2])
+    network = model.network
+    parent_BW = torch.tensor([[0, 1], [1, 1], [1, 0]])
+
+    def states(gradients: bool) -> list[torch.Tensor]:
+        with torch.set_grad_enabled(gradients):
+            bos_BD, written = network.remember(requests, model.codes_NL)
+            cache = written.cache
+            found = [bos_BD[:, None]]
+            for level in range(4):
+                x_BWD = found[-1] if level != 1 else found[-1].expand(-1, 2, -1) * torch.tensor([1.0, 2.0])[:, None]
+                x_BWD, cache = network.decoder.step(x_BWD, cache)
+                cache = cache.of_parents(parent_BW) if level else cache
+                found.append(x_BWD)
+        return found
+
+    def check() -> None:
+        for planned, plain in zip(states(False), states(True), strict=True):
+            torch.testing.assert_close(planned, plain.detach(), atol=1e-5, rtol=1e-5)
+
+    check()
+    before = states(False)[-1]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.1)
+    assert not torch.allclose(states(False)[-1], before, atol=1e-3)
+    check()
+    network.load_state_dict(tiger(7, encoder="full").network.state_dict())
+    check()
+    network.double()
+    check()

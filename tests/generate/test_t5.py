@@ -12,7 +12,7 @@ from toy_t5 import OFFSET, flat_tokens, tiger, whole_history
 from lgsid.errors import ConfigError
 from lgsid.generate.bands import Asks, Band, Look, causal
 from lgsid.generate.kernels import Dropout, RmsNorm, look, look_plainly
-from lgsid.generate.t5 import relative_bucket
+from lgsid.generate.relative import relative_bucket
 from lgsid.generate.transformers_t5 import BOS, from_transformers, to_transformers
 
 HEADS, DIM, TOKENS = 2, 8, 3

@@ -1,8 +1,8 @@
 """The stacks of `lgsid.generate.t5` without gradients, in as few operations as they take.
 
-A request of one user is a few dozen vectors: its layers take less time than the calls that start them. So here norms are
-part of the matrices behind them, matrices lie as they are multiplied by, residuals are added by the multiplication, and
-no module is asked for its parameters. A plan is a copy of a stack's weights, and made again when these change.
+A request of one user is a few dozen vectors: its layers take less time than the calls that start them. So here norms
+are part of the matrices behind them, matrices lie as they are multiplied by, residuals are added by the multiplication,
+and no module is asked for its parameters. A plan is a copy of a stack's weights, and made again when these change.
 
 Axes: as in `lgsid.generate.t5`; X = B·W vectors, Y = R·H or B·H.
 """
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Through = Callable[[Tensor], Tensor]
 """Vectors (X, D) through a feed-forward layer, residual included."""
+
+
+_SHAPES = 64
+"""Shapes of rows whose biases are kept."""
 
 
 class Versions:
@@ -63,6 +67,15 @@ class EncoderPlan:
         self.heads = heads
         self.normal = _Normal(layers[0].attention.norm)
         self.layers = [(_Attention.of(layer.attention), _through(layer.feed_forward, self.normal)) for layer in layers]
+        self.biases: dict[tuple[int, int], Tensor] = {}
+
+    def bias(self, shape: tuple[int, int], make: Callable[[], Tensor]) -> Tensor:
+        """The bias of rows of a shape, made once."""
+        if shape not in self.biases:
+            if len(self.biases) >= _SHAPES:
+                self.biases.clear()
+            self.biases[shape] = make()
+        return self.biases[shape]
 
     def __call__(self, x_RSD: Tensor, added_YSS: Tensor) -> Tensor:
         """States before the last norm, of rows that are one block.
@@ -120,9 +133,11 @@ class DecoderPlan:
         """
         requests, beams, dim = x_BWD.shape
         x_XD, written = x_BWD.reshape(-1, dim), []
+        # of two positions only the difference counts: their softmax is a sigmoid
+        bias = (bias_HP[:, :1] - bias_HP[:, 1:]) if len(past) == 1 else bias_HP.T[:, None, None]
         for number, (attention, query, cross_out, through) in enumerate(self.layers):
             qkv_BWD = torch.mm(self.normal(x_XD), attention.qkv).view(requests, beams, 3 * dim)
-            mixed_XD = self._mixed(qkv_BWD, [position[number] for position in past], bias_HP)
+            mixed_XD = self._mixed(qkv_BWD, [position[number] for position in past], bias)
             x_XD = torch.addmm(x_XD, mixed_XD, attention.out)
             q_BWHE = torch.mm(self.normal(x_XD), query).view(requests, beams, self.heads, -1)
             x_XD = torch.addmm(x_XD, self._crossed(q_BWHE, *memory[number], bias_Y1S), cross_out)
@@ -130,7 +145,7 @@ class DecoderPlan:
             written.append(qkv_BWD[..., dim:])
         return x_XD.view(x_BWD.shape), written
 
-    def _mixed(self, qkv_BWD: Tensor, past: list[Tensor], bias_HP: Tensor) -> Tensor:
+    def _mixed(self, qkv_BWD: Tensor, past: list[Tensor], bias: Tensor) -> Tensor:
         """Self-attention, (X, D)."""
         requests, beams, width = qkv_BWD.shape
         split = (requests, beams, 3, self.heads, width // 3 // self.heads)
@@ -138,13 +153,13 @@ class DecoderPlan:
         if not past:
             return v.reshape(requests * beams, -1)
         before = [one.view(requests, -1, 2, *split[3:]) for one in past]
-        if len(before) == 1:  # the softmax of two is a sigmoid
+        if len(before) == 1:
             k_0, v_0 = before[0].unbind(2)
-            score = (q * (k_0 - k)).sum(-1, keepdim=True) + (bias_HP[:, 0] - bias_HP[:, 1])[:, None]
-            return torch.lerp(v, v_0, score.sigmoid_()).view(requests * beams, -1)
+            score_BWH1 = (q * (k_0 - k)).sum(-1, keepdim=True).add_(bias)
+            return torch.lerp(v, v_0, score_BWH1.sigmoid_()).view(requests * beams, -1)
         shape = (requests, beams, 2, *split[3:])
         kv_P = torch.stack([*(one.expand(shape) for one in before), qkv_BWD.view(split)[:, :, 1:]])
-        score_PBWH = (q * kv_P[:, :, :, 0]).sum(-1) + bias_HP.T[:, None, None]
+        score_PBWH = (q * kv_P[:, :, :, 0]).sum(-1).add_(bias)
         return (score_PBWH.softmax(0)[..., None] * kv_P[:, :, :, 1]).sum(0).view(requests * beams, -1)
 
     def _crossed(self, q_BWHE: Tensor, k_YES: Tensor, v_YSE: Tensor, bias_Y1S: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from lgsid.config import GenerateConfig
 from lgsid.generate.bands import Asks, Band, Look, additive, causal
 from lgsid.generate.base import Packed
 from lgsid.generate.pointer import Offers, Pointer
-from lgsid.generate.t5 import Decoder, DecoderCache, DenseFeedForward, Encoder, Losses, MakeFeedForward, RelativeBias
+from lgsid.generate.relative import RelativeBias
+from lgsid.generate.t5 import Decoder, DecoderCache, DenseFeedForward, Encoder, Losses, MakeFeedForward
 from lgsid.generate.tokens import SidTokens, since_before
 
 

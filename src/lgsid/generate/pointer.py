@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lgsid.generate.t5 import BUCKETS, relative_bucket
+from lgsid.generate.relative import BUCKETS, relative_bucket
 
 LEAST = 1e-30
 """Offered to every token, so that a logarithm and its gradient are finite where no visit offers anything."""

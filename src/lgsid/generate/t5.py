@@ -11,7 +11,6 @@ W beams each, D dimensions, H heads of E = D / H dimensions; n, B and C as in `l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self, cast
@@ -23,9 +22,7 @@ from torch.nn import functional
 from lgsid.generate.bands import NEVER, Asks, Band, Look
 from lgsid.generate.kernels import Dropout, RmsNorm, add_projected, attend, attend_again, look, split_keys
 from lgsid.generate.lean import DecoderPlan, EncoderPlan, Versions
-
-BUCKETS, LONGEST = 32, 128
-"""Of T5: relative positions share a bucket beyond 16 (8 of either direction), and are all one beyond 128."""
+from lgsid.generate.relative import RelativeBias
 
 Losses = dict[str, Tensor]
 """Further losses of feed-forward layers by name: scalars, weighted already."""
@@ -40,48 +37,6 @@ class FeedForward(Protocol):
 
 MakeFeedForward = Callable[[int], nn.Module]
 """Makes the feed-forward layer (a `FeedForward`) of a stack's layer of that number, from 0."""
-
-
-def relative_bucket(relative: Tensor, *, both: bool) -> Tensor:
-    """Bucket of relative positions (key less query), int64.
-
-    Args:
-        relative: any shape, int64.
-        both: whether keys may stand behind queries; if not, all positions from 0 on are bucket 0.
-    """
-    count = BUCKETS // 2 if both else BUCKETS
-    distance = relative.abs() if both else (-relative).clamp(min=0)
-    exact = count // 2
-    further = distance.clamp(min=exact).float() / exact
-    coarse = exact + (further.log() / math.log(LONGEST / exact) * (count - exact)).long()
-    bucket = torch.where(distance < exact, distance, coarse.clamp(max=count - 1))
-    return bucket + count * (relative > 0) if both else bucket
-
-
-class RelativeBias(nn.Embedding):
-    """A bias of attention scores by relative position, for each head.
-
-    Args:
-        heads: H.
-        both: see `relative_bucket`.
-        std: of the biases at the start.
-    """
-
-    def __init__(self, heads: int, *, both: bool, std: float) -> None:
-        super().__init__(BUCKETS, heads)
-        self.both = both
-        nn.init.normal_(self.weight, std=std)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Biases (H, …) of relative positions (…)."""
-        return super().forward(relative_bucket(input, both=self.both)).movedim(-1, 0)
-
-    def of_last(self, positions: int) -> Tensor:
-        """Biases (H, P) of so many positions, as the last of them sees them."""
-        if positions <= BUCKETS // 2 and not self.both:  # each distance is a bucket
-            return self.weight[:positions].flip(0).T
-        bias_HP: Tensor = self(torch.arange(1 - positions, 1, device=self.weight.device))
-        return bias_HP
 
 
 class DenseFeedForward(nn.Module):
@@ -126,7 +81,7 @@ class FeedForwardLayer(nn.Module):
         if isinstance(through, DenseFeedForward):
             inner = functional.linear(self.norm(x), through.inner.weight).relu_()
             return torch.addmm(x.flatten(0, -2), inner.flatten(0, -2), through.outer).view(x.shape)
-        y, _ = through(self.norm(x))
+        y: Tensor = through(self.norm(x))[0]
         return x + y
 
 
@@ -170,7 +125,8 @@ class SelfAttention(nn.Module):
             new vectors, and its keys and values (B, W, 2 D).
         """
         dim = x_BWD.shape[2]
-        q_BWD, kv_BWD = functional.linear(self.norm(x_BWD), self.qkv.weight).split([dim, 2 * dim], dim=2)
+        qkv_BWD = functional.linear(self.norm(x_BWD), self.qkv.weight)
+        q_BWD, kv_BWD = qkv_BWD[..., :dim], qkv_BWD[..., dim:]
         if past:
             kv_PBWD = torch.stack([one.expand_as(kv_BWD) for one in (*past, kv_BWD)])
             key, value = kv_PBWD.view(*kv_PBWD.shape[:3], 2, self.heads, -1).unbind(3)
@@ -249,17 +205,24 @@ class Encoder(nn.Module):
             seen: what visits see of each other, n times (R, B or 1, C), bool.
         """
         tokens = x_RSD.shape[1] // band.visits
-        query_N = (band.before * tokens) + torch.arange(band.block * tokens, device=x_RSD.device)
-        relative_NK = torch.arange(band.seen * tokens, device=x_RSD.device) - query_N[:, None]
-        sees = Look.of(band, self.bias(relative_NK), seen, tokens, tokens)
-        losses: Losses = {}
         if band.blocks == 1 and not self.training and not torch.is_grad_enabled():
-            return self.norm(self._plan()(x_RSD, sees.added[0])), losses
+            plan = self._plan()
+            bias_HNK = plan.bias((band.visits, tokens), lambda: self._bias(band, tokens))
+            return self.norm(plan(x_RSD, Look.of(band, bias_HNK, seen, tokens, tokens).added[0])), {}
+        sees = Look.of(band, self._bias(band, tokens), seen, tokens, tokens)
+        losses: Losses = {}
         x_RSD = self.dropout(x_RSD)
         for layer in self.layers:
             x_RSD, further = layer(x_RSD, sees)
             _add(losses, further)
         return self.dropout(self.norm(x_RSD)), losses
+
+    def _bias(self, band: Band, tokens: int) -> Tensor:
+        """Bias (H, N, K) of the tokens of a block to those that it sees."""
+        device = self.bias.weight.device
+        query_N = torch.arange(band.block * tokens, device=device) + band.before * tokens
+        bias_HNK: Tensor = self.bias(torch.arange(band.seen * tokens, device=device) - query_N[:, None])
+        return bias_HNK
 
     def _plan(self) -> EncoderPlan:
         if self._planned is None or not self._planned[0].same():

@@ -20,7 +20,7 @@ from torch import Tensor
 from lgsid.config import GenerateConfig
 from lgsid.errors import ConfigError
 from lgsid.generate.network import Network
-from lgsid.generate.t5 import BUCKETS, LONGEST
+from lgsid.generate.relative import BUCKETS, LONGEST
 
 PADDING, BOS, FIRST = 0, 1, 2
 """Tokens of transformers; `FIRST` is token 0 of the first level."""

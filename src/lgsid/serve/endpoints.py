@@ -54,7 +54,7 @@ def _recommend(service: Service, ask: Ask) -> Answer:
     started = time.perf_counter()
     stored = []
     if ask.user_id is not None:
-        stored = service.store.recent(ask.user_id, service.config.histories.most_events)
+        stored = service.store.recent(ask.user_id, service.config.histories.read_events)
     history_ms = (time.perf_counter() - started) * 1e3
     answer = service.holder.current.recommend(ask, stored)
     return dataclasses.replace(answer, milliseconds={**answer.milliseconds, "history": history_ms})
