@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lgsid.config import GenerateConfig
 from lgsid.generate.bands import Asks, Band, Look, additive, causal
 from lgsid.generate.base import Packed
-from lgsid.generate.pointer import Offers, Pointer
+from lgsid.generate.pointer import Offers, Pointer, mixed
 from lgsid.generate.relative import RelativeBias
 from lgsid.generate.t5 import Decoder, DecoderCache, DenseFeedForward, Encoder, Losses, MakeFeedForward
 from lgsid.generate.tokens import SidTokens, since_before
@@ -155,15 +155,12 @@ class Network(nn.Module):
         logits_QK = self.tokens.logits(states_QD, level)
         if self.pointer is None or offers is None:
             return logits_QK
-        rows, places = offers.key_RTD.shape[:2]
-
-        def grid(x: Tensor) -> Tensor:
-            return x.new_zeros(rows, places, *x.shape[1:]).index_put((asks.row_Q, asks.place_Q), x)
-
+        at = asks.row_Q, asks.place_Q
+        grid_RTD = states_QD.new_zeros(*offers.key_RTD.shape[:2], states_QD.shape[1]).index_put(at, states_QD)
+        score_QT, code_QTL = self.pointer.scores(grid_RTD, offers, level)[at], offers.code_RTL[asks.row_Q]
         for before, token_Q in enumerate(written):
-            offers = offers.narrowed(grid(token_Q), before)
-        mixed_RTK: Tensor = self.pointer(grid(logits_QK), grid(states_QD), offers, level)
-        return mixed_RTK[asks.row_Q, asks.place_Q]
+            score_QT = score_QT.masked_fill(code_QTL[..., before] != token_Q[:, None], -torch.inf)
+        return mixed(logits_QK, score_QT, code_QTL[..., level])
 
     def begin(self, moments: Moments) -> Tensor:
         """BOS of each moment, (Q, D)."""

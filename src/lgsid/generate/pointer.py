@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from lgsid.generate.relative import BUCKETS, relative_bucket
 
-LEAST = 1e-30
-"""Offered to every token, so that a logarithm and its gradient are finite where no visit offers anything."""
+FAINT, MOST = -30.0, 80.0
+"""No visit is further below the best one, as exponentials of less become denormal numbers, ten times as slow; and none
+is further above the logit of a token, as exponentials of more are infinite."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,37 @@ class Pointer(nn.Module):
         state_RTD = memory_RSD.view(*code_RTL.shape, -1).mean(2)
         return Offers(self.key(state_RTD), code_RTL, may_RPT, relative_bucket(-ago_RPT, both=False))
 
-    def forward(self, logits_RPK: Tensor, states_RPD: Tensor, offers: Offers, level: int) -> Tensor:
-        """Logits (R, P, K) of a level with what visits offer.
+    def scores(self, states_RPD: Tensor, offers: Offers, level: int) -> Tensor:
+        """How good each visit is to copy from, (R, P, T); -inf where it may not be copied.
 
         Args:
-            logits_RPK: of the tokens.
             states_RPD: of the decoder.
             offers: of visits whose SIDs begin as what has been written.
-            level: of the tokens.
+            level: of the tokens that are asked for.
         """
         scale = states_RPD.shape[-1] ** -0.5
         score_RPT = torch.bmm(self.query(states_RPD), offers.key_RTD.transpose(1, 2)).float() * scale
-        score_RPT = (score_RPT + self.ago[level][offers.bucket_RPT]).masked_fill(~offers.may_RPT, -torch.inf)
-        top_RP1 = score_RPT.detach().amax(-1, keepdim=True).clamp(min=-1e4)
-        token_RPT = offers.code_RTL[:, None, :, level].expand_as(score_RPT)
-        offered_RPK = torch.zeros_like(logits_RPK, dtype=score_RPT.dtype)
-        offered_RPK = offered_RPK.scatter_add(2, token_RPT, (score_RPT - top_RP1).exp())
-        return torch.logaddexp(logits_RPK.float(), offered_RPK.clamp(min=LEAST).log() + top_RP1)
+        found: Tensor = (score_RPT + self.ago[level][offers.bucket_RPT]).masked_fill(~offers.may_RPT, -torch.inf)
+        return found
+
+    def forward(self, logits_RPK: Tensor, states_RPD: Tensor, offers: Offers, level: int) -> Tensor:
+        """Logits (R, P, K) of a level with what visits offer; arguments as of `scores`."""
+        score_RPT = self.scores(states_RPD, offers, level)
+        return mixed(logits_RPK, score_RPT, offers.code_RTL[:, None, :, level].expand_as(score_RPT))
+
+
+def mixed(logits_K: Tensor, score_T: Tensor, token_T: Tensor) -> Tensor:
+    """Logits (…, K) of tokens with what visits offer.
+
+    Args:
+        logits_K: of the tokens, (…, K).
+        score_T: of the visits, (…, T); -inf where one offers nothing.
+        token_T: what each offers, int64 (…, T).
+    """
+    may_T = score_T > -torch.inf
+    top_1 = torch.where(may_T, score_T, FAINT).detach().amax(-1, keepdim=True)
+    weight_T = torch.where(may_T, (score_T - top_1).clamp(min=FAINT).exp(), 0.0)
+    offered_K = torch.zeros_like(logits_K, dtype=score_T.dtype).scatter_add(-1, token_T, weight_T)
+    # logaddexp, of which torch's own takes fifty times as long where nothing is offered
+    logits_K = logits_K.float()
+    return logits_K + (offered_K * (top_1 - logits_K).clamp(max=MOST).exp()).log1p()
