@@ -260,6 +260,32 @@ def test_each_row_of_a_full_encoder_is_one_target(trained: tuple[dict[str, Tenso
     assert [len(other._drawn(number, rng)) for number in (1, 12)] == [1, 12]
 
 
+def test_processes_share_the_writing_of_lists(
+    trained: tuple[dict[str, Tensor], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, event_R = writer_of(trained, options(REACH)), some_requests(20)
+    alone = make_pairs(writer, event_R)
+    asked: list[int] = []
+
+    def in_two(work: Any, count: int) -> dict[str, Tensor]:
+        parts = []
+        for number in range(2):
+            monkeypatch.setattr(preference, "rank", lambda number=number: number)
+            monkeypatch.setattr(preference, "gather", lambda part: [*parts, part, {}][:2])
+            together = real(work, count)
+            parts.append({name: tensor[np.arange(number, count, 2)] for name, tensor in together.items()})
+        asked.append(count)
+        return together
+
+    real = preference._together
+    monkeypatch.setattr(preference, "world_size", lambda: 2)
+    monkeypatch.setattr(preference, "_together", in_two)
+    pairs = make_pairs(writer, event_R)
+    assert asked == [20, len(alone)]
+    for name, tensor in pairs.tensors().items():
+        torch.testing.assert_close(tensor, alone.tensors()[name], atol=1e-4, rtol=1e-4)
+
+
 def finished_run(root: Path, amounts: bool) -> RunFolder:
     """The files of a run of the city that the stage reads."""
     data, run = city(users=16), RunFolder(root)

@@ -187,6 +187,11 @@ def _user(row: Mapping[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     ids: list[str] = row["item_id"][-MOST_HISTORY:]
     rows = catalogue.ids.rows(ids)
     known = [name for name, place in zip(ids, rows.tolist(), strict=True) if place >= 0]
-    place = catalogue.items[rows[rows >= 0]]
-    middle = {f"{axis}_deg": place[f"{axis}_deg"].median() for axis in ("lat", "lon")}
-    return {"user_id": row["user_id"], "history": known, **middle}
+    home = _middle_one(catalogue.items.select("lat_deg", "lon_deg")[rows[rows >= 0]])
+    return {"user_id": row["user_id"], "history": known, **home}
+
+
+def _middle_one(places: pl.DataFrame) -> dict[str, Any]:
+    """The place that is nearest to the medians: these alone may lie between two cities, where nothing is."""
+    away = sum((pl.col(name) - pl.col(name).median()) ** 2 for name in places.columns)
+    return places.top_k(1, by=-away).row(0, named=True) if len(places) else {}

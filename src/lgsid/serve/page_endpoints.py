@@ -138,10 +138,21 @@ def _kept(request: Request) -> Kept:
     return kept
 
 
+def _warm(service: Service, kept: Kept) -> None:
+    """What the first visitor would wait for is made at the start."""
+    if hasattr(service.holder.current, "state"):
+        engine = _shown(service)
+        state = engine.state
+        kept.get("start", state, lambda: _start(engine, state, service))
+        kept.get("items", state, lambda: points(state.catalogue))
+        kept.get("tokens", state, lambda: first_tokens(state.catalogue, engine.artefacts.tokenizer.tokens))
+
+
 def add_page(app: FastAPI) -> None:
     """The endpoints of the page, and its map library out of memory."""
     app.state.page = Kept()
     app.include_router(page)
+    _warm(app.state.service, app.state.page)
     files, reason = leaflet_or_reason()
     if reason is not None:
         log.warning("the page has no map, only lists: %s", reason)

@@ -6,6 +6,8 @@ export const setKey = (text) => {
   key = text;
 };
 
+export const hasKey = () => key !== "";
+
 export class ApiError extends Error {
   // status: of HTTP, 0 where nothing answered; fix: what to do, in the service's words
   constructor(status, message, fix = null) {

@@ -1,7 +1,7 @@
 // The item that was selected: what it is, what its SID means, and what can be done with it.
 import * as api from "./api.js";
 import { byId, el } from "./dom.js";
-import { distance, t } from "./i18n.js";
+import { distance, number, t } from "./i18n.js";
 import { swatch, tokenOf } from "./tip.js";
 
 let before = null;
@@ -41,11 +41,17 @@ export async function openCard(item, context) {
   }
 }
 
+// The service tells a meaning as text; its numbers are put into the reader's language
 function level(text, at) {
   const [head, ...lines] = text.split("\n").map((line) => line.trim());
   const [, label, size] = head.match(/^(.*?)\s*(\(.*\))?$/);
+  const count = size?.match(/([\d,]+) item/)?.[1].replaceAll(",", "");
+  const radius = size?.match(/radius ([\d.]+) km/)?.[1];
+  const facts = [count && t("token.items", { n: number(Number(count)) }), radius && t("token.radius", { km: distance(Number(radius)) })];
+  const [, kind, shares] = lines[0]?.match(/^(categories|brands): (.*)$/) ?? [];
   return el("li", {}, el("span", { class: "quiet" }, t("card.token", { n: at + 1 })), el("strong", {}, label),
-    el("span", { class: "quiet" }, size?.slice(1, -1) ?? ""), at === 0 ? "" : el("span", { class: "quiet more" }, lines.slice(0, 1).join("")));
+    el("span", { class: "quiet" }, facts.filter(Boolean).join(" · ")),
+    shares && at > 0 ? el("span", { class: "quiet" }, `${t(`token.${kind}`)}: ${shares.split(", ").slice(0, 3).join(", ")}`) : "");
 }
 
 export function closeCard() {

@@ -15,18 +15,6 @@ export function el(tag, properties = {}, ...children) {
   return node;
 }
 
-export function svg(path, size = 16) {
-  const space = "http://www.w3.org/2000/svg";
-  const node = document.createElementNS(space, "svg");
-  for (const [name, value] of Object.entries({ viewBox: "0 0 16 16", width: size, height: size, "aria-hidden": "true" })) {
-    node.setAttribute(name, value);
-  }
-  const line = document.createElementNS(space, "path");
-  line.setAttribute("d", path);
-  node.append(line);
-  return node;
-}
-
 export function later(milliseconds, work) {
   let timer = 0;
   return (...given) => {

@@ -5,17 +5,16 @@ import { makeCanvasLayer, world } from "./points.js";
 const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 45];
 const WANTED_PX = 130;
 const DISTRICTS_FROM = 11;
+const EDGE = 0.1 / 1.2; // of the canvas, which is larger than the map by a tenth on each side
 
-export function makeGrid(L, places) {
+export const makeGrid = (L) => makeCanvasLayer(L, lines, { pane: "grid" });
+
+export function makeNames(L, places) {
   const named = [
     ...places.cities.map((place) => ({ ...place, city: true, at: world(place.lat_deg, place.lon_deg) })),
     ...places.districts.map((place) => ({ ...place, city: false, at: world(place.lat_deg, place.lon_deg) })),
   ];
-  const layer = makeCanvasLayer(L, (context, view) => {
-    lines(context, view);
-    names(context, view, named);
-  }, { pane: "grid" });
-  return layer;
+  return makeCanvasLayer(L, (context, view) => names(context, view, named), { pane: "names" });
 }
 
 function lines(context, { origin, size, scale }) {
@@ -33,7 +32,7 @@ function lines(context, { origin, size, scale }) {
     const x = Math.round(world(0, lon)[0] * scale - origin.x) + 0.5;
     context.moveTo(x, 0);
     context.lineTo(x, size.y);
-    context.fillText(degrees(lon, digits, "E", "W"), x + 4, size.y / 1.4 - 8);
+    context.fillText(degrees(lon, digits, "E", "W"), x + 4, size.y * EDGE + 14);
   }
   const north = latitude(origin.y / scale);
   const south = latitude((origin.y + size.y) / scale);
@@ -41,7 +40,7 @@ function lines(context, { origin, size, scale }) {
     const y = Math.round(world(lat, 0)[1] * scale - origin.y) + 0.5;
     context.moveTo(0, y);
     context.lineTo(size.x, y);
-    context.fillText(degrees(lat, digits, "N", "S"), size.x * 0.145, y - 4);
+    context.fillText(degrees(lat, digits, "N", "S"), size.x * EDGE + 5, y - 4);
   }
   context.stroke();
 }
@@ -70,7 +69,7 @@ function names(context, { origin, size, zoom, scale }, named) {
     if (taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;
     taken.push(box);
     context.strokeStyle = styleOf("--map");
-    context.lineWidth = 4;
+    context.lineWidth = 3.5;
     context.strokeText(place.name, x, y + 4);
     context.fillStyle = styleOf(place.city ? "--city" : "--grid-words");
     context.fillText(place.name, x, y + 4);

@@ -7,7 +7,7 @@ const FEW = 8;
 let all = false;
 let folded = null;
 
-// context: { token(code), colours(), alone(code | null), picked(), pick(code), map }
+// context: { token(code), colours(), alone(code | null), picked(), pick(code), sample() }
 export function drawLegend(counts, context) {
   folded ??= narrow();
   const legend = byId("legend");
@@ -29,13 +29,14 @@ export function drawLegend(counts, context) {
       drawLegend(counts, context);
     } }, all ? t("legend.less") : t("legend.more", { n: number(codes.length - FEW) })));
   }
+  if (context.sample()) legend.append(el("p", { class: "quiet" }, t("map.sample", context.sample())));
   if (focused) legend.querySelector(`[data-token="${focused}"]`)?.focus();
 }
 
 function entry(code, count, context) {
   const button = el("button", { type: "button", "data-token": code, "aria-pressed": String(context.picked() === code), onclick: () => context.pick(code) },
     swatch(context.colours(), code), el("span", { class: "name" }, labelOf(context.token(code))), el("span", { class: "quiet" }, number(count)));
-  withTip(button, () => meaning(context.token(code), context.colours()));
+  withTip(button, () => meaning(context.token(code), context.colours()), !narrow());
   for (const name of ["mouseenter", "focus"]) button.addEventListener(name, () => context.alone(code));
   for (const name of ["mouseleave", "blur"]) button.addEventListener(name, () => context.alone(null));
   return button;

@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { cardItem, closeCard, openCard } from "./card.js";
 import { tokenColours } from "./colours.js";
-import { byId, el, later } from "./dom.js";
+import { byId, calm, el, later, narrow } from "./dom.js";
 import { clearFilters, drawForm, modelWords } from "./form.js";
 import { languageNow, number, setLanguage, t, translate } from "./i18n.js";
 import { drawLegend } from "./legend.js";
@@ -27,6 +27,7 @@ const context = {
   select: (item) => select(item),
   over: (rank, yes) => map?.highlight(rank, yes),
   picked: () => picked,
+  sample: () => (items.item_id.length < items.inside ? { n: number(items.item_id.length), total: number(items.inside) } : null),
   pick(code) {
     picked = picked === code ? null : code;
     map?.points.show({ token: picked });
@@ -42,7 +43,7 @@ async function load() {
   byId("results").replaceChildren();
   try {
     settings = await api.settings();
-    byId("key").hidden = !settings.key_needed;
+    if (settings.key_needed && !api.hasKey()) throw new api.ApiError(401, "key");
     let listed;
     [start, listed, items] = await Promise.all([api.start(), api.tokens(), api.items()]);
     tokens = new Map(listed.map((token) => [token.code, token]));
@@ -216,6 +217,8 @@ async function rankers(signal) {
   const chosen = state.pair.map((name) => all.find((one) => `${one.mode}:${one.model}` === name));
   const answers = await Promise.all(chosen.map((one) => api.recommend(request(start, languageNow(), one), signal)));
   map?.showAnswer(answers[0].items, colourOf, onPins);
+  const first = new Set(answers[0].items.map((item) => item.item_id));
+  map?.ringAlso(answers[1].items.filter((item) => !first.has(item.item_id)));
   if (!answers.some((answer) => answer.items.length)) return showNothing(answers[0], { farther, clear, filtered: filtersOn() > 0 });
   showPair(answers, chosen.map((one) => modelWords(one.name)), context);
 }
@@ -285,16 +288,20 @@ function words() {
 }
 
 // --- Beginning -------------------------------------------------------------------------------------------------------
-byId("ask").addEventListener("submit", (event) => {
+byId("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  refresh();
+  await refresh();
+  if (narrow()) byId("results").scrollIntoView({ behavior: calm() ? "auto" : "smooth" });
 });
 byId("key").addEventListener("submit", (event) => {
   event.preventDefault();
   api.setKey(byId("key-text").value);
-  byId("key").hidden = true;
-  if (start) refresh();
-  else load();
+  if (start) {
+    byId("key").hidden = true;
+    refresh();
+  } else {
+    load();
+  }
 });
 for (const button of document.querySelectorAll("[data-language]")) {
   button.addEventListener("click", () => {

@@ -1,8 +1,10 @@
 // The map: where the user is, how far they go, dots of all items, numbered pins of an answer, lines to neighbours.
 import { calm, el, later, narrow, styleOf } from "./dom.js";
-import { makeGrid } from "./grid.js";
+import { makeGrid, makeNames } from "./grid.js";
 import { t } from "./i18n.js";
 import { Points } from "./points.js";
+
+const LEGEND_PX = 250; // which the lines to neighbours are not to lie under
 
 export class ItemMap {
   // told: { place(latLng), item(row), over(row, x, y), out(), moved() }
@@ -14,6 +16,8 @@ export class ItemMap {
       fadeAnimation: !calm(), zoomAnimation: !calm(), inertia: !calm(),
     });
     this.map.createPane("grid").style.zIndex = 150;
+    this.map.createPane("names").style.zIndex = 410;
+    this.map.getPane("names").style.pointerEvents = "none";
     this.map.fitBounds(start.bounds, { animate: false, padding: [20, 20] });
     this.background(settings, start);
     this.points = new Points(L);
@@ -30,7 +34,8 @@ export class ItemMap {
       this.L.control.attribution({ prefix: false }).addTo(this.map);
       tiles.addTo(this.map);
     } else {
-      this.grid = makeGrid(this.L, start).addTo(this.map);
+      this.grid = makeGrid(this.L).addTo(this.map);
+      this.names = makeNames(this.L, start).addTo(this.map);
     }
   }
 
@@ -90,9 +95,9 @@ export class ItemMap {
     this.words();
   }
 
-  fit(bounds) {
+  fit(bounds, left = 0) {
     const side = narrow() ? 12 : 40;
-    this.map.fitBounds(bounds, { animate: !calm(), padding: [side, side], maxZoom: 16 });
+    this.map.fitBounds(bounds, { animate: !calm(), paddingTopLeft: [side + left, side], paddingBottomRight: [side, side], maxZoom: 16 });
   }
 
   // Numbered pins, best first; hover of one is told with its number
@@ -119,6 +124,13 @@ export class ItemMap {
     marker?.setZIndexOffset(yes ? 1500 : 1000 - rank);
   }
 
+  // What a second list has beside the pins
+  ringAlso(items) {
+    for (const { place } of items) {
+      this.L.circleMarker([place.lat_deg, place.lon_deg], { radius: 9, color: styleOf("--before"), weight: 2, dashArray: "4 3", fill: false, interactive: false }).addTo(this.extras);
+    }
+  }
+
   // An item and its neighbours before and after alignment
   showNeighbours(item, before, after, move = true) {
     const { L } = this;
@@ -138,7 +150,8 @@ export class ItemMap {
     draw(after, "after", null);
     L.circleMarker(from, { radius: 7, color: styleOf("--ink"), weight: 3, fillColor: styleOf("--surface"), fillOpacity: 1, interactive: false }).addTo(this.extras);
     this.points.show({ dimmed: true });
-    if (move) this.fit(L.latLngBounds([from, ...[...before, ...after].map((other) => [other.place.lat_deg, other.place.lon_deg])]));
+    const all = [from, ...[...before, ...after].map((other) => [other.place.lat_deg, other.place.lon_deg])];
+    if (move) this.fit(L.latLngBounds(all), narrow() ? 0 : LEGEND_PX);
   }
 
   clear() {
@@ -151,6 +164,7 @@ export class ItemMap {
   recolour(colours) {
     this.points.show({ colours });
     this.grid?.redraw();
+    this.names?.redraw();
   }
 
   centre() {

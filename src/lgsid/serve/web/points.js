@@ -14,7 +14,7 @@ export function world(lat, lon) {
 export function makeCanvasLayer(L, draw, options = {}) {
   // L.Renderer keeps a canvas in place while the map moves and zooms; what is on it is drawn here
   const Layer = L.Renderer.extend({
-    options: { padding: 0.2, ...options },
+    options: { padding: 0.1, ...options },
     _initContainer() {
       this._container = document.createElement("canvas");
       this._context = this._container.getContext("2d");

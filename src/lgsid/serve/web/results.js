@@ -102,7 +102,7 @@ export function showPair(answers, names, context) {
   const most = Math.max(...ids.map((list) => list.length));
   const side = (answer, at) => el("section", { class: `side ${at ? "second" : "first"}`, "aria-label": names[at] },
     el("h3", {}, names[at]),
-    el("p", { class: "quiet" }, t("results.how", { model: modelWords(answer.model), ms: number(answer.milliseconds.total, 1) })),
+    el("p", { class: "quiet" }, t("rankers.ms", { ms: number(answer.milliseconds.total, 1) })),
     el("ol", {}, answer.items.map((item, rank) => {
       const other = ids[1 - at].indexOf(item.item_id);
       const [words, kind] = other < 0 ? [t("rankers.only"), "only"] : other === rank ? [t("rankers.same"), ""] : other > rank

@@ -54,10 +54,11 @@ export function hideTip() {
 }
 
 // Shows on hover and on focus, and goes with Escape
-export function withTip(node, content) {
+export function withTip(node, content, beside = false) {
   const show = () => {
     const box = node.getBoundingClientRect();
-    showTip(content(), box.left, box.bottom - GAP + 6);
+    if (beside) showTip(content(), box.right, box.top - GAP);
+    else showTip(content(), box.left, box.bottom - GAP + 6);
   };
   node.setAttribute("aria-describedby", "tip");
   for (const name of ["mouseenter", "focus"]) node.addEventListener(name, show);
