@@ -39,7 +39,7 @@ def table2_chart() -> bytes | None:
 
 
 def _panel(axes: Any, dataset: str, protocol: str) -> None:
-    axes.set_title(f"{dataset}, {PROTOCOLS[protocol]}", fontsize=11)
+    axes.set_title(f"{dataset.split('-')[0]}, {PROTOCOLS[protocol]}", fontsize=10)
     for number, (model, name) in enumerate(WRITERS.items()):
         for row, method in enumerate(METHODS):
             known = [100 * value for value in values(group(dataset, protocol, model, method), PATH)]

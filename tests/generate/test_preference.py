@@ -101,9 +101,11 @@ def test_lists_of_equal_worth_make_no_pair(trained: tuple[dict[str, Tensor], flo
     assert [(done["pairs"], done["kept"]) for done in course["rounds"]] == [(0, False)]
 
 
-def training_of(trained: tuple[dict[str, Tensor], float], config: GenerateConfig) -> tuple[PreferenceTraining, Pairs]:
+def training_of(
+    trained: tuple[dict[str, Tensor], float], config: GenerateConfig, asked: int = 40
+) -> tuple[PreferenceTraining, Pairs]:
     writer = writer_of(trained, config)
-    pairs = make_pairs(writer, some_requests())
+    pairs = make_pairs(writer, some_requests(asked))
     return PreferenceTraining(writer, pairs, validation_requests(city()), 0.0), pairs
 
 
@@ -124,7 +126,7 @@ def test_the_best_rises_against_the_worst(trained: tuple[dict[str, Tensor], floa
     with torch.no_grad():
         for parameter in training.model.parameters():
             if parameter.grad is not None:
-                parameter -= 0.02 * parameter.grad
+                parameter.sub_(0.02 * parameter.grad)
     gain_Q = margins(training, pairs) - before_Q
     assert float(gain_Q.mean()) > 0
     assert float((gain_Q > 0).float().mean()) > 0.6
@@ -144,6 +146,10 @@ def test_the_models_own_loss_is_added(trained: tuple[dict[str, Tensor], float]) 
     assert training.model.training, "and dropout is as it was"
     draws = {training.loss(np.arange(4), np.random.default_rng(seed))[1]["likelihood"] for seed in range(4)}
     assert len(draws) > 1, "of rows that are drawn"
+    few, pairs = training_of(trained, options(REACH), asked=2)
+    assert len(pairs) < len(few._rows), "of which there may be more than pairs"
+    draws = {few.loss(np.arange(len(pairs)), np.random.default_rng(seed))[1]["likelihood"] for seed in range(8)}
+    assert len(draws) > len(pairs)
 
 
 def test_lists_come_within_reach_and_ranking_stays(trained: tuple[dict[str, Tensor], float]) -> None:
@@ -194,7 +200,8 @@ def test_a_worse_ranking_never_beats_an_admissible_one(trained: tuple[dict[str, 
 
 def interrupting(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """The n-th call of the loss stops the run."""
-    loss, done = PreferenceTraining.loss, []
+    loss = PreferenceTraining.loss
+    done: list[int] = []
 
     def stopping(self: PreferenceTraining, *arguments: Any) -> Any:
         if len(done) == calls:
@@ -268,7 +275,7 @@ def test_processes_share_the_writing_of_lists(
     asked: list[int] = []
 
     def in_two(work: Any, count: int) -> dict[str, Tensor]:
-        parts = []
+        parts: list[dict[str, Tensor]] = []
         for number in range(2):
             monkeypatch.setattr(preference, "rank", lambda number=number: number)
             monkeypatch.setattr(preference, "gather", lambda part: [*parts, part, {}][:2])

@@ -16,7 +16,7 @@ from toy_tables import StoppedError
 from lgsid.artifact import RunFolder, read_json
 from lgsid.config import RunConfig, load_run_config
 from lgsid.errors import ConfigError, DataError
-from lgsid.evaluate.document import Table
+from lgsid.evaluate.document import Table, percent
 from lgsid.evaluate.generate_section import generate_section, generate_verdicts
 from lgsid.generate import generating
 from lgsid.generate.generating import recommender_of, requests_to_answer
@@ -86,7 +86,7 @@ def test_the_report_tells_of_generators(finished: tuple[RunConfig, RunFolder, di
         "TIGER", "SASRec (no codes)", "popular within reach", "item co-visits", "visited before",
     ]  # fmt: skip
     hit = metrics["recommenders"]["tiger"]["reachable"]["all"]["hit@5"]
-    assert tables[1].rows[0][1] == f"{100 * hit:.1f} %"
+    assert tables[1].rows[0][1] == percent(hit)
     verdicts = {verdict.question: verdict for verdict in generate_verdicts(metrics)}
     assert verdicts["Can everything that is recommended be reached?"].status == "good"
 

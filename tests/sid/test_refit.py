@@ -54,7 +54,7 @@ def test_the_new_run_is_complete_and_like_any_other(run: RunFolder, tmp_path: Pa
     assert np.array_equal(map_embeddings(out.path("2_align", "embeddings.safetensors")), before.emb_ND)
     assert "i7" not in pl.read_parquet(out.path("1_data", "events.parquet"))["item_id"]
     config = load_run_config(out.root / "config.yaml", ())
-    assert {what for name, what in plan(config, out) if name not in ("4_rank", "5_report")} == {"kept"}
+    assert {what for name, what in plan(config, out) if name not in ("4_rank", "4_generate", "5_report")} == {"kept"}
     assert load_tokenizer(out.path("3_sid", "tokenizer")).books
     assert figures["began_from_old_codebooks"]
     execute(config, out)  # and has its report

@@ -33,8 +33,9 @@ _WINDOW = 16_384
 """Texts tokenised at a time: enough to fill batches of one length, little enough for memory."""
 _BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_384}
 """On a CPU more no longer fits its cache (measured: 5 % slower at 2,048, 12 % at 4,096)."""
-_MIN_TOKENS = 32
-"""A batch below some dozen tokens is multiplied by another kernel and rounds differently (measured below 12)."""
+_MIN_TOKENS = 256
+"""A small batch is multiplied by another kernel and rounds differently (measured below 12 tokens on one processor, and
+up to 128 on another)."""
 _log = logging.getLogger(__name__)
 
 

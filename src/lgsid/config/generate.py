@@ -25,6 +25,7 @@ class ExpertConfig(Strict):
     """OneRec: sparse mixture-of-experts feed-forward layers of the decoder."""
 
     experts: int = Field(default=4, ge=1)
+    """Feed-forward networks of a layer."""
     active: int = Field(default=2, ge=1)
     """Experts that see a token."""
     balance_weight: float = Field(default=0.01, ge=0)
@@ -43,7 +44,9 @@ class PreferenceConfig(Strict):
     beta: float = Field(default=0.1, gt=0)
     """Of DPO."""
     learning_rate: float = Field(default=2e-4, gt=0)
+    """Highest one of a round."""
     epochs: float = Field(default=1.0, gt=0)
+    """Passes over the pairs of a round."""
     likelihood_weight: float = Field(default=1.0, ge=0)
     """Weight of the next-token loss on what the user chose, so that learning to prefer is not unlearning to speak."""
     interest: float = Field(default=1.0, ge=0)
@@ -71,11 +74,17 @@ class GenerateConfig(Strict):
     pointer: bool = True
     """Let generators copy tokens from earlier visits as well as choose among all; off is the published TIGER."""
     dim: int = Field(default=64, ge=2)
+    """Width of the models."""
     heads: int = Field(default=4, ge=1)
+    """Of attention; they share the width."""
     feed_forward: int = Field(default=256, ge=1)
+    """Width inside feed-forward layers."""
     encoder_layers: int = Field(default=2, ge=1)
+    """Of the encoder; SASRec has as many."""
     decoder_layers: int = Field(default=2, ge=1)
+    """Of the decoder."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Of embeddings and layers."""
     users: int = Field(default=0, ge=0)
     """User tokens, shared by hashing; 0 leaves users anonymous."""
     time: bool = False
@@ -83,19 +92,29 @@ class GenerateConfig(Strict):
     distance: bool = False
     """Tell the models how far each visit was from the one before."""
     sessions: SessionConfig = SessionConfig()
+    """OneRec's lists."""
     experts: ExpertConfig = ExpertConfig()
+    """OneRec's decoder."""
     preference: PreferenceConfig = PreferenceConfig()
+    """OneRec's last step."""
     epochs: float = Field(default=20.0, gt=0)
+    """Passes over the training visits …"""
     least_updates: int = Field(default=1_000, ge=1)
-    """… more epochs where they make fewer updates; early stopping ends what does not help."""
+    """… and more where that makes fewer updates; early stopping ends what does not help."""
     batch: int = Field(default=16, ge=1)
     """Packed rows per update."""
     learning_rate: float = Field(default=3e-3, gt=0)
+    """Highest one, by AdamW."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Of matrices; embeddings, biases and norms have none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that is spread over all tokens."""
     validations: int = Field(default=10, ge=1)
+    """How often validation NDCG@10 is taken; the parameters of the best one are kept."""
     patience: int = Field(default=3, ge=1)
+    """Stop after so many validations without a better one."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast on a GPU; on a CPU training is always fp32."""
     beams: int = Field(default=50, ge=1)
     """Of beam search."""
 

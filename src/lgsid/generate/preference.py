@@ -44,7 +44,7 @@ from lgsid.generate.packing import Packer
 from lgsid.generate.protocol import requests
 from lgsid.generate.recommending import Generated
 from lgsid.generate.rewards import Rewards, Scales, scales_of
-from lgsid.generate.training import HeldOut, SequenceTraining
+from lgsid.generate.training import HeldOut, SequenceTraining, on_device
 from lgsid.generate.trie import Trie
 from lgsid.rank.visits import TRAINING
 from lgsid.trainer import fit
@@ -176,7 +176,8 @@ class PreferenceTraining(SequenceTraining):
             "preferred": float((gain_B.detach() > 0).float().mean()),
         }
         if options.likelihood_weight:
-            likelihood, _ = super().loss(self._drawn(len(examples_B), generator), generator)
+            drawn = self.source.rows(self._drawn(len(examples_B), generator))
+            likelihood, _ = model.loss(on_device(drawn, self.device))
             loss, parts["likelihood"] = loss + options.likelihood_weight * likelihood, float(likelihood.detach())
         return loss, parts
 

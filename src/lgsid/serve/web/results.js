@@ -1,5 +1,5 @@
 // Answers as lists: one, two beside each other, and what stands there when there is none.
-import { byId, el } from "./dom.js";
+import { byId, el, narrow } from "./dom.js";
 import { modelWords } from "./form.js";
 import { distance, number, t } from "./i18n.js";
 import { meaning, swatch, tokenOf, withTip } from "./tip.js";
@@ -13,7 +13,7 @@ export function sidChip(sid, context) {
   const code = tokenOf(sid);
   const chip = el("button", { type: "button", class: "sid", onclick: () => context.pick(code) },
     swatch(context.colours(), code), sid);
-  return withTip(chip, () => meaning(context.token(code), context.colours()));
+  return withTip(chip, () => meaning(context.token(code), context.colours()), !narrow());
 }
 
 export function showAnswer(answer, context) {

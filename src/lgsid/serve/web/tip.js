@@ -38,13 +38,15 @@ export function meaning(token, colours) {
     el("dl", {}, rows));
 }
 
-export function showTip(content, x, y) {
+// Beside a point; above the box it belongs to where there is no room below
+export function showTip(content, x, y, box = null) {
   const tip = byId("tip");
   tip.replaceChildren(...[content].flat());
   tip.hidden = false;
   const { offsetWidth: wide, offsetHeight: high } = tip;
   const left = x + GAP + wide > innerWidth ? Math.max(8, x - GAP - wide) : x + GAP;
-  const top = Math.min(Math.max(8, y + GAP), Math.max(8, innerHeight - high - 8));
+  const above = box && y + GAP + high > innerHeight ? box.top - high - 6 : y + GAP;
+  const top = Math.min(Math.max(8, above), Math.max(8, innerHeight - high - 8));
   tip.style.left = `${left}px`;
   tip.style.top = `${top}px`;
 }
@@ -58,7 +60,7 @@ export function withTip(node, content, beside = false) {
   const show = () => {
     const box = node.getBoundingClientRect();
     if (beside) showTip(content(), box.right, box.top - GAP);
-    else showTip(content(), box.left, box.bottom - GAP + 6);
+    else showTip(content(), box.left, box.bottom - GAP + 6, box);
   };
   node.setAttribute("aria-describedby", "tip");
   for (const name of ["mouseenter", "focus"]) node.addEventListener(name, show);
