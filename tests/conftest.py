@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# With hypothesis' hundred examples the suite takes too long on two cores. Draws change from run to run, so what thirty
+# miss once is met later; LGSID_EXAMPLES=1000 looks harder.
+settings.register_profile("lgsid", max_examples=int(os.environ.get("LGSID_EXAMPLES", "30")))
+settings.load_profile("lgsid")
 
 
 @pytest.fixture(scope="session")
