@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lgsid.artifact import RunFolder, atomic_path
+from lgsid.artifact import RunFolder, atomic_path, peak_memory_mib, read_json, versions
 from lgsid.config import RunConfig, load_run_config
 from lgsid.errors import LgsidError
 
@@ -68,6 +68,33 @@ def read_codes(path: Path, name: str) -> Any:
         raise LgsidError(f"no codes {path}", "python benchmarks/tokenizer_quality.py --codes")
     table = pl.read_parquet(path)
     return table.select(f"^{name}_.*$").to_numpy().astype(np.int32)
+
+
+def is_made(target: Path, digest: str) -> bool:
+    """Whether a cell is there, made of the same inputs."""
+    return target.exists() and bool(read_json(target)["config_sha256"] == digest)
+
+
+def result(known: dict[str, Any], metrics: Any, seconds: float, digest: str) -> dict[str, Any]:
+    """The content of a cell's file: what it is a cell of, its figures, and what they were made with."""
+    return {
+        **known,
+        "metrics": rounded(metrics),
+        "seconds": rounded(seconds),
+        "peak_mib": rounded(peak_memory_mib()),
+        "device": device(),
+        "config_sha256": digest,
+        "versions": versions(),
+    }
+
+
+def device() -> str:
+    """What cells run on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
 
 
 def rounded(value: Any) -> Any:

@@ -27,16 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogues import REPOSITORY, codes_path, config_of, data_of, read_codes, rounded, run_of
+from catalogues import REPOSITORY, codes_path, config_of, data_of, is_made, read_codes, result, rounded, run_of
 
 from lgsid.artifact import (
     RunFolder,
     atomic_path,
-    peak_memory_mib,
     read_json,
     sha256_file,
     sha256_json,
-    versions,
     write_json,
 )
 from lgsid.config import RankConfig, RunConfig
@@ -206,8 +204,8 @@ def measure_baselines(cell: Cell, samples: Any) -> dict[str, Any]:
     return {name: figures(scores, known, logits=False) for name, scores in found.items()}
 
 
-def result(cell: Cell, method: str, metrics: Any, seconds: float, digest: str) -> dict[str, Any]:
-    """The content of a cell's file."""
+def described(cell: Cell, method: str) -> dict[str, Any]:
+    """What a cell is a cell of."""
     return {
         "experiment": "table1",
         "dataset": cell.dataset,
@@ -216,22 +214,7 @@ def result(cell: Cell, method: str, metrics: Any, seconds: float, digest: str) -
         "distance": cell.distance,
         "most_requests": cell.most,
         "seed": cell.seed,
-        "metrics": rounded(metrics),
-        "seconds": rounded(seconds),
-        "peak_mib": rounded(peak_memory_mib()),
-        "device": device(),
-        "config_sha256": digest,
-        "versions": versions(),
     }
-
-
-def device() -> str:
-    """What the cells run on."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"
 
 
 def work(cells: list[Cell], missing: bool) -> Iterator[str]:
@@ -239,14 +222,14 @@ def work(cells: list[Cell], missing: bool) -> Iterator[str]:
     folders: dict[str, Any] = {}
     for cell in cells:
         try:
-            if cell.target.exists() and (missing or read_json(cell.target)["config_sha256"] == cell.digest()):
+            if is_made(cell.target, cell.digest()) or (missing and cell.target.exists()):
                 print(f"kept {cell.name}")
                 continue
             samples = folders.get(cell.dataset) or folders.setdefault(cell.dataset, sample_folder(cell))
             started = time.perf_counter()
             metrics = measure_cell(cell, samples)
             seconds = time.perf_counter() - started
-            write_json(cell.target, result(cell, cell.method, metrics, seconds, cell.digest()))
+            write_json(cell.target, result(described(cell, cell.method), metrics, seconds, cell.digest()))
         except (LgsidError, OSError) as error:
             print(f"FAIL {cell.name}: {error}", flush=True)
             yield cell.name
@@ -261,8 +244,8 @@ def baselines(datasets: list[str]) -> None:
         samples, started = sample_folder(cell), time.perf_counter()
         for name, metrics in measure_baselines(cell, samples).items():
             seconds = time.perf_counter() - started
-            write_json(RESULTS / f"{dataset}-none-{name}.json", result(cell, name, metrics, seconds, sha256_file(
-                samples.folder / "counts.json")))  # fmt: skip
+            digest = sha256_file(samples.folder / "counts.json")
+            write_json(RESULTS / f"{dataset}-none-{name}.json", result(described(cell, name), metrics, seconds, digest))
         write_json(RESULTS / f"{dataset}-samples.json", {
             "experiment": "table1-samples", "dataset": dataset,
             "metrics": rounded(read_json(samples.folder / "counts.json")),

@@ -27,18 +27,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catalogues import REPOSITORY, codes_path, config_of, read_codes, rounded, run_of
+from catalogues import REPOSITORY, codes_path, config_of, is_made, read_codes, result, run_of
 from catalogues import data_of as run_data
-from table1 import device
 
 from lgsid.artifact import (
     RunFolder,
     atomic_path,
-    peak_memory_mib,
-    read_json,
     sha256_file,
     sha256_json,
-    versions,
     write_json,
 )
 from lgsid.config import GenerateConfig, RunConfig
@@ -180,8 +176,8 @@ def keep(cell: Cell, data: Any, event_R: Any, found: Any) -> None:
         save_file(tensors, path)
 
 
-def result(cell: Cell, metrics: Any, seconds: float, digest: str) -> dict[str, Any]:
-    """The content of a cell's file."""
+def described(cell: Cell) -> dict[str, Any]:
+    """What a cell is a cell of."""
     return {
         "experiment": "table2",
         "dataset": cell.dataset,
@@ -190,12 +186,6 @@ def result(cell: Cell, metrics: Any, seconds: float, digest: str) -> dict[str, A
         "model": cell.model,
         "label": cell.label,
         "seed": cell.seed,
-        "metrics": rounded(metrics),
-        "seconds": rounded(seconds),
-        "peak_mib": rounded(peak_memory_mib()),
-        "device": device(),
-        "config_sha256": digest,
-        "versions": versions(),
     }
 
 
@@ -203,13 +193,13 @@ def work(cells: list[Cell]) -> Iterator[str]:
     """Make the cells that are missing; yields the failures."""
     for cell in cells:
         try:
-            if cell.target.exists() and read_json(cell.target)["config_sha256"] == cell.digest():
+            if is_made(cell.target, cell.digest()):
                 print(f"kept {cell.name}")
                 continue
             started = time.perf_counter()
             metrics = measure_cell(cell)
             seconds = time.perf_counter() - started
-            write_json(cell.target, result(cell, metrics, seconds, cell.digest()))
+            write_json(cell.target, result(described(cell), metrics, seconds, cell.digest()))
         except (LgsidError, OSError) as error:
             print(f"FAIL {cell.name}: {error}", flush=True)
             yield cell.name
@@ -231,7 +221,7 @@ def baselines(cells: list[Cell]) -> None:
             of = Cell(cell.dataset, cell.protocol, name, NONE, 0, cell.most)
             found = measured(recommender, data, cell.generate, event_R, KS)
             keep(of, data, event_R, found)
-            write_json(of.target, result(of, found.figures, time.perf_counter() - started, cell.digest()))
+            write_json(of.target, result(described(of), found.figures, time.perf_counter() - started, cell.digest()))
             print(f"ran  {of.name}: Hit@5 {found.figures['catalogue']['all']['hit@5']:.4f}", flush=True)
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogues import EMBEDDINGS, REPOSITORY, codes_path, config_of, rounded, run_of, write_codes
+from catalogues import EMBEDDINGS, REPOSITORY, codes_path, config_of, is_made, rounded, run_of, write_codes
 
 from lgsid.artifact import (
     RunFolder,
@@ -308,7 +308,7 @@ def forget(cells: list[Cell]) -> None:
 def work(cells: list[Cell], threads: int) -> Iterator[str]:
     """Make the cells that are missing; yields the failures."""
     for cell in cells:
-        if cell.target.exists() and read_json(cell.target)["config_sha256"] == cell.digest():
+        if is_made(cell.target, cell.digest()):
             print(f"kept {cell.target.name}")
             continue
         started = time.perf_counter()

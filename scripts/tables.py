@@ -161,6 +161,36 @@ def ranker_claims(bench: dict[str, Cell]) -> list[list[str]]:
     return rows
 
 
+def decoding_claims(bench: dict[str, Cell]) -> list[list[str]]:
+    """Naming a user's next items, beside two libraries; by the time of the processor."""
+    found = bench["decode_speed"]["metrics"]
+    rows = []
+    for batch in (1, 32):
+        at = found[f"transformers, batch {batch}"]
+        rows.append([
+            f"50 beams in a trie of 50,000 items, batch {batch}", f"{1e3 * at['ours, processor s']:.0f} ms",
+            f"transformers `generate` {1e3 * at['transformers, processor s']:.0f} ms",
+            f"{at['ratio, processor s']:.1f}", "`decode_speed.py`",
+        ])  # fmt: skip
+    at = found["cornac"]["batch 32, a user"]
+    rows.append([
+        "20 beams in a trie of 20,000 items, a user of 32", f"{1e3 * at['ours, processor s']:.1f} ms",
+        f"cornac's TIGER {1e3 * at['cornac, processor s']:.0f} ms", f"{at['ratio, processor s']:.1f}",
+        "`decode_speed.py`",
+    ])  # fmt: skip
+    return rows
+
+
+def serving_claims(bench: dict[str, Cell]) -> list[list[str]]:
+    """Finding what is within reach."""
+    found = bench["reach_speed"]["metrics"]
+    ours, ball = found["ms"]["ours"]["thread p50"], found["ms"]["scikit-learn BallTree"]["thread p50"]
+    return [[
+        f"items within {found['radius_km']:g} km of a place, of {found['items']:,}", f"{ours:.2f} ms",
+        f"scikit-learn's BallTree {ball:.1f} ms", f"{ball / ours:.1f}", "`reach_speed.py`",
+    ]]  # fmt: skip
+
+
 def claims() -> str:
     """Other speed and memory claims, each with the script that measures it and what it is compared with."""
     bench = {
@@ -189,6 +219,8 @@ def claims() -> str:
     rows += data_claims(bench)
     rows += alignment_claims(bench)
     rows += ranker_claims(bench)
+    rows += decoding_claims(bench)
+    rows += serving_claims(bench)
     return table("what | lgsid | beside | ratio | script", rows)
 
 

@@ -179,7 +179,6 @@ class RunFolder:
 
 def fingerprint(stage: Stage, config: Any, run: RunFolder) -> str:
     """Hash of everything a stage depends on; changes exactly when its result could."""
-    sections = _sections(stage, config)
     upstream = {}
     for need in stage.needs:
         manifest = run.manifest(need)
@@ -189,10 +188,32 @@ def fingerprint(stage: Stage, config: Any, run: RunFolder) -> str:
             )
         upstream[need] = manifest["outputs"]
     sources = [sha256_file(path) for path in stage.sources(config)]
-    for section in sections.values():  # a moved file is the same file
+    return _digest(stage.folder, metadata.version("lgsid"), config.seed, _sections(stage, config), upstream, sources)
+
+
+def recorded_fingerprint(stage: Stage, manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """The fingerprint that a finished stage has by its manifest, if it was made from what the manifests upstream say.
+
+    Args:
+        stage: which one.
+        manifests: by folder; of the stage and of those that it needs.
+
+    Raises:
+        KeyError, TypeError, AttributeError: one of them is not a manifest.
+    """
+    manifest, upstream = manifests[stage.folder], {need: manifests[need]["outputs"] for need in stage.needs}
+    version, sources = manifest["versions"]["lgsid"], list(manifest["inputs"].values())
+    return _digest(stage.folder, version, manifest["seed"], manifest["config"], upstream, sources)
+
+
+def _digest(
+    folder: str, version: str, seed: int, sections: Mapping[str, Any], upstream: Mapping[str, Any], sources: list[str]
+) -> str:
+    held = {name: dict(part) if isinstance(part, dict) else part for name, part in sections.items()}
+    for section in held.values():  # a moved file is the same file
         if isinstance(section, dict):
             section.update({key: None for key in ("items", "events") if isinstance(section.get(key), str)})
-    return sha256_json([stage.folder, metadata.version("lgsid"), config.seed, sections, upstream, sources])
+    return sha256_json([folder, version, seed, held, upstream, sources])
 
 
 def _sections(stage: Stage, config: Any) -> dict[str, Any]:

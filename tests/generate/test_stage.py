@@ -160,3 +160,17 @@ def test_verdicts_ask_for_a_look_where_baselines_win_or_reach_is_left() -> None:
     rows = {"tiger": figures(0.1, 0.02), "revisit": figures(0.2, 0.0)}
     assert {verdict.status for verdict in generate_verdicts({"recommenders": rows})} == {"look"}
     assert list(generate_verdicts({"recommenders": {"revisit": figures(0.2, 0.0)}})) == []
+
+
+def test_the_report_tells_of_preference_alignment(finished: tuple[RunConfig, RunFolder, dict[str, Any]]) -> None:
+    config, run, _ = finished
+    metrics = read_json(run.path("4_generate", "metrics.json"))
+    figures = {"before": {"reward": -1.0, "ndcg": 0.1}, "after": {"reward": 0.5, "ndcg": 0.11}}
+    rounds = [{"pairs": 30, "kept": True, **figures}, {"pairs": 0, "kept": False}]
+    onerec = {**metrics["training"]["tiger"], "alignment": {"rounds": rounds}}
+    section = generate_section(config, {**metrics, "training": {"onerec": onerec}})
+    (found,) = (block for block in section.blocks if isinstance(block, Table) and "alignment" in block.caption)
+    assert found.rows == (
+        ("1", "30", "-1", "0.5", "0.1", "0.11", "yes"),
+        ("2", "0", "–", "–", "–", "–", "no"),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -18,7 +17,7 @@ from lgsid.geo import haversine_km
 from lgsid.serve.base import RequestError
 from lgsid.serve.filters import Filters, Wanted, tidy
 from lgsid.serve.hours import QUARTERS, OpeningHours, parse_hours, quarter_of
-from lgsid.serve.nearby import LiveShelf, Shelf
+from lgsid.serve.nearby import Shelf
 from lgsid.serve.reach import Circle, Place, Polygon
 
 CATEGORIES = [None, "Food > Pizza", "Food > Sushi", "food  >  pizza > Slices", "Bars | Food", "Foodstore", "Shops;Bars"]
@@ -274,30 +273,12 @@ def test_limits_of_areas() -> None:
         shelf.search(HERE, Polygon([(0, 0), (0, 1), (1, 1), (1, 0)]))
 
 
-def test_a_live_shelf_grows_whole_or_not_at_all() -> None:
-    live = LiveShelf(Shelf.of(ITEMS, CONFIG))
-    before = live.now
-    wrong = ITEMS[:2].with_columns(opening_hours=pl.lit("whenever"))
+def test_a_shelf_grows_whole_or_not_at_all() -> None:
+    shelf = Shelf.of(ITEMS, CONFIG)
     with pytest.raises(TableError):
-        live.add(wrong)
+        shelf.plus(ITEMS[:2].with_columns(opening_hours=pl.lit("whenever")))
     with pytest.raises(RequestError):
-        live.add(ITEMS[:2].with_columns(lat_deg=pl.lit(99.0)))
-    assert live.now is before
-    sizes = set()
-
-    def read() -> None:
-        for _ in range(200):
-            shelf = live.now
-            sizes.add(len(shelf.reach) - len(shelf.filters))
-            shelf.search(HERE, Circle(20), Wanted(categories=("Food",)))
-
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    rows = [live.add(catalogue(3, seed)).tolist() for seed in range(30)]
-    for reader in readers:
-        reader.join()
-    assert rows == [[300 + 3 * k, 301 + 3 * k, 302 + 3 * k] for k in range(30)]
-    assert sizes == {0}
-    assert len(before.reach) == 300
-    assert len(live.now.reach) == 390
+        shelf.plus(ITEMS[:2].with_columns(lat_deg=pl.lit(99.0)))
+    grown = shelf.plus(ITEMS[:3])
+    assert (len(shelf.reach), len(shelf.filters)) == (300, 300)
+    assert (len(grown.reach), len(grown.filters)) == (303, 303)

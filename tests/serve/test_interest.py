@@ -16,7 +16,6 @@ from lgsid.artifact import read_json
 from lgsid.config import GenerateConfig
 from lgsid.errors import ArtifactError
 from lgsid.generate.methods import make_generator
-from lgsid.rank.din import ActivationUnit
 from lgsid.rank.features import item_features
 from lgsid.rank.loader import Batcher, Requests, SampleFolder
 from lgsid.rank.methods import make_ranker
@@ -24,12 +23,12 @@ from lgsid.rank.pretrained import load_ranker
 from lgsid.rank.stage import run_sid_rows
 from lgsid.rank.training import predict
 from lgsid.serve import generators
-from lgsid.serve.asked import Asked, History, history_of, nearest_row
+from lgsid.serve.asked import Asked, History, history_of
 from lgsid.serve.base import Event, RequestError
 from lgsid.serve.contract import Ask
 from lgsid.serve.generators import GeneratorInterest
 from lgsid.serve.interest import FALLBACK, Both, Models, PopularNearby, best
-from lgsid.serve.rankers import OneRequestUnit, Places, RankerInterest
+from lgsid.serve.rankers import Places, RankerInterest
 from lgsid.serve.reach import Place, ReachIndex
 
 NAMES = ["din", "din_without_sid"]
@@ -57,7 +56,7 @@ def asked(items: pl.DataFrame, rows: Any, history: Any = (), seconds: Any = None
         "distance_km_C": np.arange(len(rows_C), dtype=np.float64), "history": History(rows_T, time_T),
     }  # fmt: skip
     found = {**known, **changes}
-    return Asked(**found, nearest=lambda: nearest_row(index, found["place"]))
+    return Asked(**found, nearest=lambda: int(index.nearest(found["place"]).rows_M[0]))
 
 
 def request_of(requests: Requests, row: int, samples: SampleFolder) -> Asked:
@@ -166,16 +165,6 @@ def test_a_ranker_of_another_catalogue(items: pl.DataFrame) -> None:
     engine = served_engine()
     with pytest.raises(ArtifactError, match="knows 600 items, the run has 10"):
         RankerInterest(ranker, items[:10], engine.state.catalogue.codes_NM[:10], engine.artefacts.tokenizer)
-
-
-def test_one_request_through_din_is_the_activation_unit() -> None:
-    torch.manual_seed(0)
-    unit = ActivationUnit(12, (8, 4)).eval()
-    unit.activation.norm.running_mean = torch.randn(8)
-    unit.activation.norm.running_var = torch.rand(8) + 0.1
-    for candidates, visits in ((1, 1), (1, 30), (200, 30)):
-        q_BCD, h_BTD = torch.randn(1, candidates, 12), torch.randn(1, visits, 12)
-        torch.testing.assert_close(OneRequestUnit(unit)(q_BCD, h_BTD), unit(q_BCD, h_BTD), atol=1e-5, rtol=1e-5)
 
 
 # --- Histories --------------------------------------------------------------------------------------------------------

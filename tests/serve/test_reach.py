@@ -93,8 +93,9 @@ def test_the_nearest_distance(cloud: tuple[np.ndarray, np.ndarray, Place], most_
     lat, lon = lat[:-1], lon[:-1]  # without the place itself
     nearest = float(haversine_km(place.lat_deg, place.lon_deg, lat, lon).min())
     assume(abs(nearest - most_km) > 1e-6)
-    found = ReachIndex(lat, lon).nearest_km(place, most_km)
-    assert found == (None if nearest > most_km else pytest.approx(nearest, abs=1e-6))
+    found = ReachIndex(lat, lon).nearest(place, most_km)
+    assert found.distance_km_M.tolist() == ([] if nearest > most_km else [pytest.approx(nearest, abs=1e-6)])
+    assert len(ReachIndex(lat, lon).nearest(place)) == 1
 
 
 def test_wide_circles_over_many_items_use_runs_and_whole_bands() -> None:
@@ -114,7 +115,7 @@ def test_an_empty_index() -> None:
     index = ReachIndex([], [])
     assert len(index.within(Place(0, 0), Circle(30_000)).nearest(5)) == 0
     assert len(index.within(Place(0, 0), Polygon([(0, 0), (1, 1), (0, 1)]))) == 0
-    assert index.nearest_km(Place(0, 0), 100) is None
+    assert len(index.nearest(Place(0, 0))) == 0
     assert index.plus([1.0], [1.0]).within(Place(1, 1), Circle(1)).rows_M.tolist() == [0]
 
 

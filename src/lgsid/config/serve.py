@@ -74,7 +74,7 @@ class HistoryConfig(Strict):
     most_events: int = Field(default=2_000, ge=1)
     """Events kept of each user: the latest that arrived; older ones are dropped, and their ids forgotten."""
     read_events: int = Field(default=200, ge=1)
-    """Latest events of a user that an answer looks at; more make every answer slower, by 1 ms a hundred on SQLite."""
+    """Latest events of a user that an answer looks at; more make every answer slower."""
     timeout_seconds: float = Field(default=5.0, gt=0)
     """Longest wait for an acknowledgement; after that the event may or may not be stored."""
     queue: int = Field(default=1_024, ge=1)

@@ -12,6 +12,7 @@ from lgsid.evaluate.rank_verdicts import BASELINES
 NAMES = {"tiger": "TIGER", "onerec": "OneRec", "sasrec": "SASRec (no codes)"}
 """What the trained recommenders are called."""
 _WRITERS = ("tiger", "onerec")
+_WHEN = ("before", "after")
 
 
 def generate_section(config: RunConfig, generation: Mapping[str, Any]) -> Section:
@@ -34,6 +35,7 @@ def generate_section(config: RunConfig, generation: Mapping[str, Any]) -> Sectio
         text(*_comparison(rows)),
         _reach_table(rows),
         text(*_reach_words(config, rows)),
+        *_alignment_blocks(generation),
         Details("How training went", tuple(_training_blocks(generation))),
     ]
     return Section("generators", "Generative recommenders", tuple(blocks))
@@ -121,6 +123,25 @@ def _reach_words(config: RunConfig, rows: Mapping[str, Any]) -> list[Code | str]
         "): no recommender that stays in reach can find the others. What is beyond reach with reachable-first is "
         "nothing by construction. Without the trie a model may write codes that no item has.",
     ]
+
+
+def _alignment_blocks(generation: Mapping[str, Any]) -> Iterator[Block]:
+    """What the rounds of OneRec's preference alignment did to its lists, where there were any."""
+    rounds = generation["training"].get("onerec", {}).get("alignment", {}).get("rounds", [])
+    if not rounds:
+        return
+    columns = ["round", "pairs", "reward before", "reward after", "NDCG@10 before", "NDCG@10 after", "kept"]
+    content = [
+        [str(place), number(found["pairs"]),
+         *(number(found[when][key]) if when in found else "–" for key in ("reward", "ndcg") for when in _WHEN),
+         "yes" if found["kept"] else "no"]
+        for place, found in enumerate(rounds, start=1)
+    ]  # fmt: skip
+    yield table("Preference alignment of OneRec, on validation requests", columns, content, columns[1:])
+    yield text(
+        "The reward is of the lists that OneRec writes by itself; new parameters are kept where it rises and the "
+        "ranking of the next item stays.",
+    )
 
 
 def _training_blocks(generation: Mapping[str, Any]) -> Iterator[Block]:

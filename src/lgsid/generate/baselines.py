@@ -26,6 +26,7 @@ from lgsid.errors import DataError, NotFittedError
 from lgsid.generate.base import Packed
 from lgsid.generate.harness import Reach
 from lgsid.generate.packing import ranges
+from lgsid.rank.baselines import visits_of_items
 from lgsid.rank.visits import TRAINING, Visits
 
 
@@ -79,9 +80,7 @@ class Baseline(ABC):
         """
         training_E = visits.period_E == TRAINING
         user_E, item_E, time_E = visits.user_E[training_E], visits.item_E[training_E], visits.time_E[training_E]
-        if len(item_E) and not 0 <= item_E.min() <= item_E.max() < self.items:
-            raise DataError(f"visits are of items {item_E.min()} … {item_E.max()}, expected 0 … {self.items - 1}")
-        self.visits_N = np.bincount(item_E, minlength=self.items)
+        self.visits_N = visits_of_items(item_E, self.items)
         self._popular_N: IntArray = np.argsort(-self.visits_N, kind="stable")
         self._rank_N = np.empty(self.items, dtype=np.int64)
         self._rank_N[self._popular_N] = np.arange(self.items)

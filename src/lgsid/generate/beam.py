@@ -56,9 +56,9 @@ class _Tables:
 
     def __init__(self, trie: BatchTrie, device: torch.device) -> None:
         def put(array: object) -> Tensor:
-            return torch.as_tensor(array, device=device).long()
+            return torch.as_tensor(array, device=device)  # int32 as it is: on a CPU nothing is copied
 
-        self.root_B2 = put(trie.root_B2)
+        self.root_B2 = put(trie.root_B2).long()
         self.tokens = [put(level.token_M) for level in trie.levels]
         self.children = [put(level.child_M1) for level in trie.levels]
         self.row_M = put(trie.row_M)
@@ -89,9 +89,9 @@ def beam_search(decoder: CodeDecoder[Cache], trie: BatchTrie, beams: int, device
         if level:
             logp_BWK, cache = decoder.step(cache, parent_BW, token_BW, level)
         node_BW, parent_BW, score_BW = _best(score_BW, logp_BWK, start_BW, stop_BW, token_M, beams)
-        token_BW = token_M[node_BW]
-        start_BW, stop_BW = tables.children[level][node_BW], tables.children[level][node_BW + 1]
-    row_BW = torch.where(score_BW > -torch.inf, tables.row_M[start_BW.clamp(max=len(tables.row_M) - 1)], -1)
+        token_BW = token_M[node_BW].long()
+        start_BW, stop_BW = (tables.children[level][node_BW + after].long() for after in (0, 1))
+    row_BW = torch.where(score_BW > -torch.inf, tables.row_M[start_BW.clamp(max=len(tables.row_M) - 1)].long(), -1)
     return Found(row_BW, score_BW)
 
 
@@ -107,7 +107,7 @@ def _best(
     node_BWC = start_BW[..., None] + torch.arange(width, device=score_BW.device)
     allowed_BWC = (node_BWC < stop_BW[..., None]) & alive_BW[..., None]
     node_BWC = node_BWC.clamp(max=len(token_M) - 1)
-    token_BWC = token_M[node_BWC]
+    token_BWC = token_M[node_BWC].long()
     score_BWC = (score_BW[..., None] + logp_BWK.float().gather(2, token_BWC)).masked_fill(~allowed_BWC, -torch.inf)
     best_BW, place_BW = score_BWC.flatten(1).topk(min(beams, score_BWC[0].numel()), dim=1)
     return node_BWC.flatten(1).gather(1, place_BW), place_BW // width, best_BW

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from lgsid.rank.visits import TEST, TRAINING, VALIDATION, Visits
 
 if TYPE_CHECKING:
     from lgsid.generate.base import Recommender, SequenceModel
+    from lgsid.generate.recommending import Generated
     from lgsid.history import History
 
 ROW_VISITS = 64
@@ -126,15 +127,12 @@ def align(
 def recommender_of(model: SequenceModel, data: Data, config: GenerateConfig) -> Recommender:
     """What names items by a model: itself, or beams in the trie of the catalogue."""
     from lgsid.generate.base import Generator
-
-    if not isinstance(model, Generator):
-        found: Any = model
-        recommender: Recommender = found
-        return recommender
     from lgsid.generate.recommending import Generated
     from lgsid.generate.trie import Trie
 
-    return Generated(model, Trie(data.codes_NL), config.beams)
+    if isinstance(model, Generator):
+        return Generated(model, Trie(data.codes_NL), config.beams)
+    return cast("Recommender", model)  # SASRec scores items itself
 
 
 def baselines(data: Data, config: GenerateConfig) -> Mapping[str, Recommender]:
@@ -160,11 +158,18 @@ def measured(
     packer = data.packer(config, device)
     found = evaluate(recommender, packer, event_R, config.reach_km, ks)
     if isinstance(recommender, Generated):
-        some_R = event_R[:WITHOUT_TRIE]
-        invalid = [recommender.unconstrained(packed, max(ks))[1] for _, packed in packer.bucketed(some_R, 256)]
-        weights = [len(place_B) for place_B, _ in packer.bucketed(some_R, 256)]
-        found.figures["invalid_share_without_trie"] = float(np.average(invalid, weights=weights))
+        found.figures["invalid_share_without_trie"] = _invalid_share(
+            recommender, packer, event_R[:WITHOUT_TRIE], max(ks)
+        )
     return found
+
+
+def _invalid_share(generated: Generated, packer: Packer, event_R: IntArray, k: int) -> float:
+    """Share of the k most likely SIDs that no item has, where nothing keeps the model to those that are there."""
+    invalid = 0.0
+    for place_B, packed in packer.bucketed(event_R, 256):
+        invalid += generated.unconstrained(packed, k)[1] * len(place_B)
+    return invalid / len(event_R)
 
 
 def validation_requests(data: Data) -> IntArray:

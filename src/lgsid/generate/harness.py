@@ -130,13 +130,16 @@ def evaluate(
     ranked: dict[str, CodeArray] = {}
     for mode in modes:
         reach = Reach(lat_N, lon_N, reach_km) if mode == "reachable" else None
-        ranked[mode], seconds = _ask(recommender, packer, event_R, here_R, max(ks), reach, batch)
-        figures[mode] = {
-            **measure(ranked[mode], target_R, visits.new_E[event_R], ks),
-            "unreachable_share": unreachable_share(ranked[mode], here_R, lat_N, lon_N, reach_km),
-            "unnamed_share": unnamed_share(ranked[mode]),
-            "seconds_per_1000": seconds / len(event_R) * 1_000,
-        }
+        ranked_RK, seconds = _ask(recommender, packer, event_R, here_R, max(ks), reach, batch)
+        ranked[mode], figures[mode] = (
+            ranked_RK,
+            {
+                **measure(ranked_RK, target_R, visits.new_E[event_R], ks),
+                "unreachable_share": unreachable_share(ranked_RK, here_R, lat_N, lon_N, reach_km),
+                "unnamed_share": unnamed_share(ranked_RK),
+                "seconds_per_1000": seconds / len(event_R) * 1_000,
+            },
+        )
     return Evaluation(figures, ranked)
 
 

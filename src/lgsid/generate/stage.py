@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from lgsid.artifact import RunFolder, read_json, sha256_json, write_json
 from lgsid.config import GenerateConfig, RunConfig
 from lgsid.errors import DataError
 from lgsid.generate.generating import Data
+from lgsid.sid.table import run_codes
 
 if TYPE_CHECKING:
     from lgsid.generate.base import SequenceModel
+    from lgsid.rank.visits import Visits
 
 FOLDER = "4_generate"
 METRICS = "metrics.json"
@@ -64,7 +65,12 @@ def generate_along(config: RunConfig, run: RunFolder) -> None:
 
 
 def run_data(config: RunConfig, run: RunFolder) -> Data:
-    """Visits and unique SIDs of a run."""
+    """Visits and unique SIDs of a run.
+
+    Raises:
+        DataError: the run has no events.
+        ArtifactError: stage 1 or 3 has not run.
+    """
     items = pl.read_parquet(run.require("1_data", "items.parquet", f"lgsid data {run.root}"))
     path = run.path("1_data", "events.parquet")
     if not path.exists():
@@ -72,9 +78,7 @@ def run_data(config: RunConfig, run: RunFolder) -> Data:
             f"{run.root} has no events, and generators learn from what people chose",
             "set data.events, or leave generate.models empty",
         )
-    sids = pl.read_parquet(run.require("3_sid", "sids.parquet", f"lgsid tokenize {run.root}"))
-    tokens = [name for name in sids.columns if name.startswith("token_")]
-    codes_NL = sids.select(tokens).fill_null(0).to_numpy().astype(np.int32)
+    codes_NL = run_codes(run)
     sizes = tuple(int(column.max()) + 1 for column in codes_NL.T)
     visits = _visits(config, items, pl.scan_parquet(path))
     amount_N = None
@@ -90,7 +94,7 @@ def aligned(config: GenerateConfig) -> bool:
     return "onerec" in config.models and config.preference.rounds > 0
 
 
-def _visits(config: RunConfig, items: pl.DataFrame, events: pl.LazyFrame) -> Any:
+def _visits(config: RunConfig, items: pl.DataFrame, events: pl.LazyFrame) -> Visits:
     from lgsid.generate import protocol
 
     kinds = config.rank.samples.kinds

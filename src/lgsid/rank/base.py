@@ -11,9 +11,10 @@ items of the batch, D dimensions of an item's vector, F features.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,12 @@ class Ranker(nn.Module, ABC):
     def history_length(self) -> int:
         """Most visits that the model looks at."""
         return self.config.search.history if self.long else self.config.history
+
+    def over(self, encoder: ItemEncoder) -> Self:
+        """The same ranker over other items; shares all its other parameters."""
+        found = copy.copy(self)
+        found._modules = {**self._modules, "items": encoder}
+        return found
 
     def forward(self, batch: Batch) -> Scores:
         """Logits (B, C) of a batch."""

@@ -34,6 +34,17 @@ VISITS_PER_BLOCK = 1 << 20
 _STEP = 2.0**-20  # co-visit scores are rounded to it, and popularity adds less than one
 
 
+def visits_of_items(item_E: AnyArray, items: int) -> IntArray:
+    """Visits of each item, (N,).
+
+    Raises:
+        DataError: an item is not in the catalogue of so many.
+    """
+    if len(item_E) and not 0 <= item_E.min() <= item_E.max() < items:
+        raise DataError(f"visits are of items {item_E.min()} … {item_E.max()}, expected 0 … {items - 1}")
+    return np.bincount(item_E, minlength=items)
+
+
 class Baseline(ABC):
     """Base of all baselines.
 
@@ -63,9 +74,7 @@ class Baseline(ABC):
             DataError: an item is not in the catalogue.
         """
         user_E, item_E, time_E = user_E[training_E], item_E[training_E], time_E[training_E]
-        if len(item_E) and not 0 <= item_E.min() <= item_E.max() < self.items:
-            raise DataError(f"visits are of items {item_E.min()} … {item_E.max()}, expected 0 … {self.items - 1}")
-        self.visits_N = np.bincount(item_E, minlength=self.items)
+        self.visits_N = visits_of_items(item_E, self.items)
         self._fit(user_E, item_E, time_E)
         return self
 

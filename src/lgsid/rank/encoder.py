@@ -6,11 +6,13 @@ has a part for what it is called, the sum of its ID's and its labels' embeddings
 their own, because models compare candidate and visit number by number: tokens that lie in one sum with all else cannot
 be compared alone.
 
-Axes: N items of the catalogue, U items asked for, F features (tables), D dimensions of the result, P of its first part.
+Axes: N items of the catalogue, U items asked for, F features (tables), D dimensions of the result, P of its first part;
+n items that came after the training.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -70,6 +72,35 @@ class ItemEncoder(nn.Module):
     def large(self) -> Sequence[nn.Parameter]:
         """Tables whose gradients are sparse."""
         return [table for table in self.tables if len(table) >= SPARSE_ROWS]
+
+    def with_unseen(self) -> ItemEncoder:
+        """For serving: each table with a row of zeros behind the trained ones, for values that no trained item has."""
+        found = copy.copy(self)
+        tables = [torch.cat([table.detach(), table.new_zeros(1, table.shape[1])]) for table in self.tables]
+        frozen = nn.ParameterList(nn.Parameter(table, requires_grad=False) for table in tables)
+        found._modules = {**self._modules, "tables": frozen}
+        return found
+
+    def plus(self, rows_nF: Tensor) -> ItemEncoder:
+        """With more items behind the others, none of which was ever visited; the parameters are shared.
+
+        Args:
+            rows_nF: their rows in the tables of `with_unseen`, int64; 0 for an unknown label, the last row for one
+                that no trained item has.
+        """
+        category_n = torch.full((len(rows_nF),), -1)
+        if "category" in self.names:
+            place = self.names.index("category")
+            row_n = rows_nF[:, place]
+            category_n = torch.where(row_n < len(self.tables[place]) - 1, row_n - 1, -1)
+        found = copy.copy(self)
+        found._buffers = {
+            **self._buffers,
+            "rows_NF": torch.cat([self.rows_NF, rows_nF]),
+            "seen_N": torch.cat([self.seen_N, self.seen_N.new_zeros(len(rows_nF))]),
+            "categories_N": torch.cat([self.categories_N, category_n]),
+        }
+        return found
 
     def forward(self, items_U: Tensor) -> Tensor:
         """Vectors (U, D) of catalogue rows (U,)."""

@@ -34,6 +34,7 @@ CACHE_GROUPS = 8_192
 """Groups that stay in memory: about 200 MiB."""
 BAND_EDGES_KM = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 50.0)
 """Between the distance bands of `lgsid.rank.base`."""
+_EDGES = np.square(km_to_chord(BAND_EDGES_KM)).astype(np.float32)
 MADE_BY = "lgsid rank RUN"
 
 
@@ -210,7 +211,6 @@ class Batcher:
             self._xyz_N3: FloatArray = unit_sphere(self._lat_N, self._lon_N).astype(np.float32)
             codes = same_value_codes(items)
             self._region_N3: IntArray = np.stack([codes[name] for name in ("province", "city", "district")], axis=1)
-            self._edges = np.square(km_to_chord(BAND_EDGES_KM)).astype(np.float32)
 
     def __call__(self, requests: Requests) -> Batch:
         """The batch of some requests."""
@@ -223,15 +223,15 @@ class Batcher:
         items_U = self._distinct(candidates_BC, history_BT, mask_BT)
         label_BC = np.zeros(candidates_BC.shape, dtype=np.float32)
         label_BC[:, 0] = 1
-        day = requests.time // 86_400
+        hour_B, day_B = hour_and_day(requests.time)
         arrays = {
             "items_U": items_U,
             "candidates_BC": self._place_N[candidates_BC],
             "history_BT": np.where(mask_BT, self._place_N[history_BT], 0),
             "mask_BT": mask_BT,
             "gap_BT": gap_BT,
-            "hour_B": requests.time % 86_400 // 3_600,
-            "day_B": (day + 3) % 7,
+            "hour_B": hour_B,
+            "day_B": day_B,
             "label_BC": label_BC,
         }
         if self.distance:
@@ -246,9 +246,8 @@ class Batcher:
         mask_BT = event_BT >= (requests.stop - length)[:, None]
         event_BT = np.where(mask_BT, event_BT, 0)
         history_BT = np.where(mask_BT, self.item_E[event_BT], 0).astype(np.int64)
-        minutes_BT = (requests.time[:, None] - self.time_E[event_BT]) / 60
-        gap_BT = np.log2(np.maximum(minutes_BT, 1)).astype(np.int64)
-        return history_BT, mask_BT, np.where(mask_BT, np.minimum(gap_BT, 23), 0)
+        gap_BT = gap_buckets(requests.time[:, None] - self.time_E[event_BT])
+        return history_BT, mask_BT, np.where(mask_BT, gap_BT, 0)
 
     def _distinct(self, candidates_BC: IntArray, history_BT: IntArray, mask_BT: BoolArray) -> IntArray:
         """The distinct items of a batch; leaves their places in ``_place_N``."""
@@ -266,12 +265,8 @@ class Batcher:
         place_B = self._places(requests)
         result: dict[str, IntArray] = {}
         for axis, item in (("BC", requests.candidates), ("BT", history_BT)):
-            squared = np.square(self._xyz_N3[item] - here_B3[:, None]).sum(-1)
-            result[f"band_{axis}"] = np.searchsorted(self._edges, squared).astype(np.int64)
-            here, there = self._region_N3[place_B][:, None], self._region_N3[item]
-            # codes are of whole paths, so the finest shared level decides, whatever is unknown above it
-            same = (here == there) & (here >= 0)
-            result[f"region_{axis}"] = (same * np.arange(1, 4)).max(-1)
+            result[f"band_{axis}"] = distance_bands(self._xyz_N3[item], here_B3[:, None])
+            result[f"region_{axis}"] = shared_regions(self._region_N3[item], self._region_N3[place_B][:, None])
         return result
 
     def _places(self, requests: Requests) -> IntArray:
@@ -287,3 +282,35 @@ class Batcher:
     @cached_property
     def _index(self) -> SpatialIndex:
         return SpatialIndex(self._lat_N, self._lon_N)
+
+
+# --- What a batch says of times and places ----------------------------------------------------------------------------
+def hour_and_day(time_B: IntArray) -> tuple[IntArray, IntArray]:
+    """Hour of the day, and day of the week from Monday, of moments in seconds since 1970."""
+    return time_B % 86_400 // 3_600, (time_B // 86_400 + 3) % 7
+
+
+def gap_buckets(seconds: IntArray) -> IntArray:
+    """Bucket of the time since a visit, below `lgsid.rank.base.GAPS`: whole powers of two of minutes."""
+    from lgsid.rank.base import GAPS
+
+    bucket: IntArray = np.log2(np.maximum(seconds / 60, 1)).astype(np.int64)
+    return np.minimum(bucket, GAPS - 1)
+
+
+def distance_bands(there_3: FloatArray, here_3: FloatArray) -> IntArray:
+    """Distance band of points of the unit sphere, float32 (…, 3), from others that broadcast against them: (…)."""
+    bands: IntArray = np.searchsorted(_EDGES, np.square(there_3 - here_3).sum(-1)).astype(np.int64)
+    return bands
+
+
+def shared_regions(there_3: IntArray, here_3: IntArray) -> IntArray:
+    """The finest region that two places share: 0 none, 1 the province, 2 the city, 3 the district.
+
+    Args:
+        there_3, here_3: codes of province, city and district, (…, 3); -1 where unknown. They are of whole paths, so
+            the finest shared level decides, whatever is unknown above it.
+    """
+    same = (here_3 == there_3) & (here_3 >= 0)
+    shared: IntArray = (same * np.arange(1, 4)).max(-1)
+    return shared

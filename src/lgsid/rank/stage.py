@@ -83,10 +83,9 @@ def write_run_samples(config: RunConfig, run: RunFolder, items: pl.DataFrame) ->
 def run_sid_rows(run: RunFolder, items: pl.DataFrame, config: RankConfig) -> SidRows:
     """The SIDs of a run as rows of embedding tables, in the order of its items."""
     from lgsid.sid.methods import load_tokenizer
+    from lgsid.sid.table import run_codes
 
-    sids = pl.read_parquet(run.require("3_sid", "sids.parquet", f"lgsid tokenize {run.root}"))
-    tokens = [name for name in sids.columns if name.startswith("token_")]
-    codes_NL = sids.select(tokens).fill_null(0).to_numpy().astype(np.int32)
+    codes_NL = run_codes(run)
     tokenizer = load_tokenizer(run.path("3_sid", "tokenizer"))
     if config.sid == "levels":
         rows_NL, sizes = tokenizer.embedding_rows(codes_NL)

@@ -55,6 +55,13 @@ class Visits:
         return len(self.user_E)
 
 
+def only_visits(events: pl.LazyFrame, kinds: Sequence[str]) -> pl.LazyFrame:
+    """The events that are visits: those of the given kinds, and those without a kind."""
+    if "kind" not in events.collect_schema().names():
+        return events
+    return events.filter(pl.col("kind").is_in(list(kinds)) | pl.col("kind").is_null())
+
+
 def read_visits(items: pl.DataFrame, events: pl.LazyFrame, kinds: Sequence[str], ends_us: Sequence[int]) -> Visits:
     """The visits among the events.
 
@@ -67,10 +74,8 @@ def read_visits(items: pl.DataFrame, events: pl.LazyFrame, kinds: Sequence[str],
     Raises:
         DataError: there are no visits, or one is of an item that is not in the catalogue.
     """
-    columns = events.collect_schema().names()
-    chosen = (
-        events.filter(pl.col("kind").is_in(list(kinds)) | pl.col("kind").is_null()) if "kind" in columns else events
-    )
+    chosen = only_visits(events, kinds)
+    columns = chosen.collect_schema().names()
     here = [f"user_{axis}_deg" for axis in ("lat", "lon") if f"user_{axis}_deg" in columns]
     frame = chosen.select(*event_keys(), *(pl.col(name).cast(pl.Float64) for name in here)).collect(engine="streaming")
     if not len(frame):

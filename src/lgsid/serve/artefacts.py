@@ -16,19 +16,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lgsid import pipeline
 from lgsid.align.stage import EMBEDDINGS, REFERENCE
 from lgsid.arrays import FloatArray, IntArray
-from lgsid.artifact import MANIFEST, RunFolder, read_json, sha256_file, sha256_json
+from lgsid.artifact import MANIFEST, RunFolder, read_json, recorded_fingerprint, sha256_file, sha256_json
 from lgsid.config import RunConfig, load_run_config
 from lgsid.errors import ArtifactError
+from lgsid.rank.visits import only_visits
 from lgsid.sid.base import Tokenizer
 from lgsid.sid.catalogue import FOLDER as ASSIGNED
 from lgsid.sid.catalogue import Assigned, Fit, map_embeddings, read_assigned, read_fit
 
-DATA, ALIGN, SID, RANK, GENERATE = "1_data", "2_align", "3_sid", "4_rank", "4_generate"
-COMMANDS = {DATA: "data", ALIGN: "align", SID: "tokenize", RANK: "rank", GENERATE: "generate"}
-NEEDS = {DATA: (), ALIGN: (DATA,), SID: (DATA, ALIGN), RANK: (DATA, SID), GENERATE: (DATA, SID)}
-"""Stages whose outputs a stage's fingerprint covers; see `lgsid.pipeline`."""
+DATA, ALIGN, SID, RANK, GENERATE = (
+    stage.folder for stage in (pipeline.DATA, pipeline.ALIGN, pipeline.SID, pipeline.RANK, pipeline.GENERATE)
+)
+_COMMANDS = {stage.folder: command for command, stage in pipeline.COMMANDS.items()}
+_STAGES = {stage.folder: stage for stage in pipeline.STAGES}
 MODELS = {RANK: "ranker.safetensors", GENERATE: "generator.safetensors"}
 
 
@@ -144,18 +147,11 @@ def _check_made_from(run: RunFolder, stage: str, manifests: Mapping[str, Mapping
     """Whether a stage was made from what the stages before it hold now: its fingerprint is computed anew."""
     manifest = manifests[stage]
     try:
-        sections = {name: dict(section) for name, section in manifest["config"].items() if isinstance(section, dict)}
-        for section in sections.values():  # as `lgsid.artifact.fingerprint` does
-            section.update({key: None for key in ("items", "events") if isinstance(section.get(key), str)})
-        upstream = {need: manifests[need]["outputs"] for need in NEEDS[stage]}
-        version, sources = manifest["versions"]["lgsid"], list(manifest["inputs"].values())
-        expected = sha256_json([
-            stage, version, manifest["seed"], {**manifest["config"], **sections}, upstream, sources
-        ])  # fmt: skip
+        expected = recorded_fingerprint(_STAGES[stage], manifests)
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{run.path(stage, MANIFEST)} is not a manifest: {error!r}", _fix(run, stage)) from error
     if expected != manifest["fingerprint"]:
-        before = " and ".join(NEEDS[stage]) or "its tables"
+        before = " and ".join(_STAGES[stage].needs) or "its tables"
         raise ArtifactError(
             f"{run.path(stage)} does not fit: it was not made from what {before} hold now", _fix(run, stage)
         )
@@ -173,7 +169,7 @@ def _check_assigned(run: RunFolder) -> None:
 
 
 def _fix(run: RunFolder, stage: str) -> str:
-    return f"lgsid {COMMANDS[stage]} {run.root}"
+    return f"lgsid {_COMMANDS[stage]} {run.root}"
 
 
 def _version(run: RunFolder, config: RunConfig, manifests: Mapping[str, Mapping[str, Any]]) -> str:
@@ -197,9 +193,7 @@ def _visits(run: RunFolder, items: pl.DataFrame, config: RunConfig) -> IntArray:
     path = run.path(DATA, "events.parquet")
     if not path.is_file():
         return np.zeros(len(items), dtype=np.int64)
-    events = pl.scan_parquet(path)
-    if "kind" in events.collect_schema().names():
-        events = events.filter(pl.col("kind").is_null() | pl.col("kind").is_in(list(config.rank.samples.kinds)))
+    events = only_visits(pl.scan_parquet(path), config.rank.samples.kinds)
     counts = events.group_by("item_id").agg(pl.len().cast(pl.Int64).alias("visits")).collect(engine="streaming")
     found = items.select("item_id").join(counts, on="item_id", how="left", maintain_order="left")
     visits_N: IntArray = found["visits"].fill_null(0).to_numpy()

@@ -14,7 +14,7 @@ import numpy as np
 from lgsid.arrays import DoubleArray, FloatArray, IntArray
 from lgsid.serve.base import Event
 from lgsid.serve.contract import Ask
-from lgsid.serve.reach import Circle, Place, ReachIndex
+from lgsid.serve.reach import Place
 
 DAY_SECONDS = 86_400
 
@@ -88,14 +88,3 @@ class Interest(Protocol):
 
     def scores(self, asked: Asked) -> FloatArray:
         """A score for each candidate, (C,), the higher the better; -inf for one that it cannot judge."""
-
-
-def nearest_row(index: ReachIndex, place: Place) -> int:
-    """Row of the nearest item, the lower one of equally near ones; -1 if there are no items."""
-    radius_km = 0.25
-    while radius_km < 50_000:
-        found = index.within(place, Circle(radius_km))
-        if len(found):
-            return int(found.nearest(1).rows_M[0])
-        radius_km *= 4
-    return -1

@@ -26,14 +26,14 @@ from lgsid.errors import ArtifactError
 from lgsid.geo import haversine_km
 from lgsid.serve import reach
 from lgsid.serve.artefacts import Artefacts, load_artefacts
-from lgsid.serve.asked import Asked, History, history_of, nearest_row
-from lgsid.serve.base import Event, RequestError
+from lgsid.serve.asked import Asked, History, history_of
+from lgsid.serve.base import MOST_TIMESTAMP_MS, Event, RequestError
 from lgsid.serve.catalogue import Catalogue
 from lgsid.serve.contract import Answer, Ask, Filters, Found, Meaning, Place, Reach, Recommended
 from lgsid.serve.filters import Wanted
 from lgsid.serve.interest import Models, best
 from lgsid.serve.meaning import meaning_of
-from lgsid.serve.nearby import Answer as Nearby
+from lgsid.serve.nearby import Nearby
 from lgsid.serve.reasons import Facts, Visited, kinds_of, popular_among, reason
 from lgsid.serve.search import SearchIndex
 from lgsid.serve.similar import Vectors
@@ -126,7 +126,7 @@ class RunEngine:
         if len(rows_C):
             score_C = model.scores(Asked(
                 place, ask.now_ms // 1_000, ask.user_id, rows_C, distance_C, history,
-                lambda: nearest_row(shelf.reach, place), ask.k,
+                lambda: int(shelf.reach.nearest(place).rows_M[0]), ask.k,
             ))  # fmt: skip
         place_K = best(score_C, ask.k)
         clock.mark("interest")
@@ -251,7 +251,7 @@ def _check(ask: Ask) -> None:
         raise RequestError(f"mode {ask.mode!r}: expected ranker, generative or both")
     if ask.language not in ("en", "zh"):
         raise RequestError(f"language {ask.language!r}: expected en or zh")
-    if not 0 <= ask.now_ms < 4_102_444_800_000:
+    if not 0 <= ask.now_ms < MOST_TIMESTAMP_MS:
         raise RequestError(f"now_ms {ask.now_ms}: expected milliseconds since 1970 UTC, before the year 2100")
 
 
@@ -276,7 +276,7 @@ def _area(asked: Reach, config: ReachConfig) -> reach.Area:
 def _wanted(asked: Filters, config: ReachConfig) -> Wanted:
     moment = None
     if asked.open_at_ms is not None:
-        if not 0 <= asked.open_at_ms < 4_102_444_800_000:
+        if not 0 <= asked.open_at_ms < MOST_TIMESTAMP_MS:
             raise RequestError(f"open_at_ms {asked.open_at_ms}: expected milliseconds since 1970 UTC")
         moment = datetime.fromtimestamp(asked.open_at_ms / 1_000, UTC).astimezone(ZoneInfo(config.time_zone))
     return Wanted(

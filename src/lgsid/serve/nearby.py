@@ -6,12 +6,9 @@ Axes: M items found.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from threading import Lock
 
-import numpy as np
 import polars as pl
 
-from lgsid.arrays import IntArray
 from lgsid.config.serve import ReachConfig
 from lgsid.serve.base import RequestError
 from lgsid.serve.filters import Filters, Step, Wanted
@@ -20,7 +17,7 @@ from lgsid.serve.reach import Area, Circle, Found, Place, Polygon, ReachIndex
 
 
 @dataclass(frozen=True)
-class Answer:
+class Nearby:
     """What the first stage found.
 
     Attributes:
@@ -98,7 +95,7 @@ class Shelf:
         filters = self.filters.plus(items)
         return Shelf(self.reach.plus(items["lat_deg"], items["lon_deg"], self.config.tail), filters, self.config)
 
-    def search(self, place: Place, area: Area, wanted: Wanted | None = None, most: int | None = None) -> Answer:
+    def search(self, place: Place, area: Area, wanted: Wanted | None = None, most: int | None = None) -> Nearby:
         """Items of an area around a place that are as wanted.
 
         Args:
@@ -115,8 +112,11 @@ class Shelf:
         kept = self.filters.keep(wanted, reachable.rows_M)
         left = reachable.where(kept.kept_M) if kept.steps else reachable
         found = left.nearest(self.config.candidates if most is None else most)
-        nearest_km = None if len(reachable) else self.reach.nearest_km(place, self.config.most_radius_km)
-        return Answer(found, len(reachable), len(left), kept.steps, nearest_km, area)
+        nearest_km = None
+        if not len(reachable):
+            nearest = self.reach.nearest(place, self.config.most_radius_km)
+            nearest_km = float(nearest.distance_km_M[0]) if len(nearest) else None
+        return Nearby(found, len(reachable), len(left), kept.steps, nearest_km, area)
 
     def _check(self, area: Area) -> None:
         most_km, most_vertices = self.config.most_radius_km, self.config.most_vertices
@@ -124,33 +124,3 @@ class Shelf:
             raise RequestError(f"radius of {area.radius_km:g} km: at most {most_km:g} km are allowed")
         if isinstance(area, Polygon) and len(area.lat_V) > most_vertices:
             raise RequestError(f"polygon of {len(area.lat_V)} corners: at most {most_vertices} are allowed")
-
-
-class LiveShelf:
-    """A shelf that grows while others read it.
-
-    A reader takes `now` once and works with that; it never sees half an addition.
-    """
-
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf, self._lock = shelf, Lock()
-
-    @property
-    def now(self) -> Shelf:
-        """The shelf as it is."""
-        return self._shelf
-
-    def add(self, items: pl.DataFrame) -> IntArray:
-        """Add items; they are found by everyone who takes `now` afterwards.
-
-        Returns:
-            their rows.
-
-        Raises:
-            TableError, RequestError: as `Shelf.plus`; nothing is added.
-        """
-        with self._lock:
-            grown = self._shelf.plus(items)
-            rows = np.arange(len(self._shelf.reach), len(grown.reach))
-            self._shelf = grown
-        return rows

@@ -17,6 +17,7 @@ import polars as pl
 
 from lgsid.arrays import IntArray
 from lgsid.data.labels import SEPARATORS
+from lgsid.rank.visits import only_visits
 from lgsid.serve.catalogue import Catalogue
 from lgsid.sid.describe import TokenMeaning
 from lgsid.sid.explain import TokenBook, region_names
@@ -173,9 +174,7 @@ def sample_users(events: Path, kinds: Sequence[str], catalogue: Catalogue) -> li
     """
     if not events.is_file():
         return []
-    table = pl.scan_parquet(events).head(1_000_000)
-    if "kind" in table.collect_schema().names():
-        table = table.filter(pl.col("kind").is_null() | pl.col("kind").is_in(list(kinds)))
+    table = only_visits(pl.scan_parquet(events).head(1_000_000), kinds)
     visits = table.select("user_id", "item_id").group_by("user_id", maintain_order=True).agg("item_id").collect()
     busy = visits.filter(pl.col("item_id").list.len() >= LEAST_HISTORY).sort("user_id")
     chosen = busy[np.unique(np.linspace(0, len(busy) - 1, min(MOST_USERS, len(busy))).round().astype(np.int64))]

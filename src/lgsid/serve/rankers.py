@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lgsid.arrays import AnyArray, CodeArray, FloatArray, IntArray
 from lgsid.data.labels import REGIONS, region_path
 from lgsid.errors import ArtifactError
-from lgsid.geo import km_to_chord, unit_sphere
-from lgsid.rank.base import GAPS, Batch, Ranker
-from lgsid.rank.din import ActivationUnit
+from lgsid.geo import unit_sphere
+from lgsid.rank.base import Batch, Ranker
 from lgsid.rank.features import sid_rows
-from lgsid.rank.loader import BAND_EDGES_KM
+from lgsid.rank.loader import distance_bands, gap_buckets, hour_and_day, shared_regions
 from lgsid.serve.asked import Asked
 from lgsid.sid.base import Tokenizer
 
@@ -109,8 +108,7 @@ class RankerInterest:
                 "lgsid rank RUN",
             )
         self._features = _FeatureRows(ranker, fit_items, fit_codes_NM, tokenizer)
-        self._ranker = _for_one_request(ranker)
-        self._edges = np.square(km_to_chord(BAND_EDGES_KM)).astype(np.float32)
+        self._ranker = self._trained = ranker.eval().over(ranker.items.with_unseen())
         self._row_N = np.arange(len(fit_items))
         self._places: Places | None = None
 
@@ -129,11 +127,12 @@ class RankerInterest:
         found = copy.copy(self)
         later = np.flatnonzero(catalogue.fit_row_N < 0)
         found._row_N, found._places = catalogue.fit_row_N.copy(), places
-        known = self._features.rows
-        found._row_N[later] = known + np.arange(len(later))
+        trained = self._trained.items
+        found._row_N[later] = len(trained.rows_NF) + np.arange(len(later))
+        found._ranker = self._trained
         if len(later):
             rows_nF = self._features.of(catalogue.items[later], catalogue.codes_NM[later])
-            found._ranker = _with_rows(self._ranker, known, rows_nF)
+            found._ranker = self._trained.over(trained.plus(torch.from_numpy(rows_nF)))
         return found
 
     @torch.inference_mode()
@@ -149,8 +148,8 @@ class RankerInterest:
         history_T = asked.history.rows_T[len(asked.history) - length :]
         items_U, place_X = np.unique(self._row_N[np.concatenate([asked.rows_C, history_T])], return_inverse=True)
         place_C, place_T = np.split(place_X.astype(np.int64), [len(asked.rows_C)])
-        minutes_T = (asked.now_s - asked.history.time_T[len(asked.history) - length :]) / 60
-        gap_T = np.minimum(np.log2(np.maximum(minutes_T, 1)).astype(np.int64), GAPS - 1)
+        gap_T = gap_buckets(asked.now_s - asked.history.time_T[len(asked.history) - length :])
+        hour_B, day_B = hour_and_day(np.array([asked.now_s]))
         tensors = {
             "candidates_BC": place_C,
             "history_BT": _padded(place_T),
@@ -160,8 +159,8 @@ class RankerInterest:
         }
         batch = Batch(
             items_U=torch.from_numpy(items_U),
-            hour_B=torch.tensor([asked.now_s % 86_400 // 3_600]),
-            day_B=torch.tensor([(asked.now_s // 86_400 + 3) % 7]),
+            hour_B=torch.from_numpy(hour_B),
+            day_B=torch.from_numpy(day_B),
             **{name: torch.from_numpy(array)[None] for name, array in tensors.items()},
         )
         return self._with_distances(batch, asked, history_T) if self.distance else batch
@@ -173,10 +172,8 @@ class RankerInterest:
         here = code_N3[self._place_of(asked)]
         found = {}
         for axis, rows in (("BC", asked.rows_C), ("BT", history_T)):
-            squared = np.square(self._places.xyz_N3[rows] - here_3).sum(-1)
-            same = (code_N3[rows] == here) & (here >= 0)
-            found[f"band_{axis}"] = np.searchsorted(self._edges, squared).astype(np.int64)
-            found[f"region_{axis}"] = (same * np.arange(1, 4)).max(-1, initial=0)
+            found[f"band_{axis}"] = distance_bands(self._places.xyz_N3[rows], here_3)
+            found[f"region_{axis}"] = shared_regions(code_N3[rows], here)
         for name in ("band_BT", "region_BT"):
             found[name] = _padded(found[name])
         return replace(batch, **{name: torch.from_numpy(array)[None] for name, array in found.items()})
@@ -206,7 +203,6 @@ class _FeatureRows:
 
     def __init__(self, ranker: Ranker, items: pl.DataFrame, codes_NM: CodeArray, tokenizer: Tokenizer) -> None:
         encoder = ranker.items
-        self.rows = len(items)
         self._names, self._config, self._tokenizer = encoder.names, ranker.config, tokenizer
         self._sizes = [len(table) for table in encoder.tables]
         self._tokens = sum(name.startswith("sid_") for name in self._names)
@@ -264,81 +260,3 @@ class _FeatureRows:
 def _first_codes(values_N: pl.Series, row_N: IntArray) -> dict[str, int]:
     pairs = pl.DataFrame({"value": values_N, "row": row_N}).drop_nulls("value").unique("value")
     return dict(zip(pairs["value"].to_list(), pairs["row"].to_list(), strict=True))
-
-
-# --- The same ranker, made for one request ----------------------------------------------------------------------------
-class OneRequestUnit(nn.Module):
-    """`lgsid.rank.din.ActivationUnit` for a batch of one request, in evaluation mode.
-
-    The first layer over [q, h, q − h, q ⊙ h] is linear in q for each visit, so one matrix product of all candidates
-    with the weights of all visits takes the place of one for each candidate.
-    """
-
-    def __init__(self, unit: ActivationUnit) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def forward(self, q_BCD: Tensor, h_BTD: Tensor) -> Tensor:
-        """Weights (1, C, T)."""
-        unit, q_CD, h_TD = self.unit, q_BCD[0], h_BTD[0]
-        weight_TAD = unit.of_product.weight * h_TD[:, None] + unit.of_candidate.weight
-        bias_TA = torch.addmm(unit.of_candidate.bias, h_TD, unit.of_visit.weight.t())
-        x_PA = torch.addmm(bias_TA.flatten(), q_CD, weight_TAD.flatten(0, 1).t()).view(-1, bias_TA.shape[1])
-        norm, alpha_A = unit.activation.norm, unit.activation.alpha
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale_A = (norm.running_var + norm.eps).rsqrt()
-        share_PA = torch.addcmul(-norm.running_mean * scale_A, x_PA, scale_A).sigmoid_()
-        y_PA = torch.addcmul(alpha_A, share_PA, 1 - alpha_A).mul_(x_PA)
-        weight_P1: Tensor = unit.rest(y_PA)
-        return weight_P1.view(1, len(q_CD), len(h_TD))
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    """A module that shares its parameters with another, and whose parts can be exchanged without touching that."""
-    found = copy.copy(module)
-    found._modules, found._buffers = dict(module._modules), dict(module._buffers)
-    found._parameters = dict(module._parameters)
-    return found
-
-
-def _for_one_request(ranker: Ranker) -> Ranker:
-    """A ranker whose tables have the row of zeros of `_FeatureRows`."""
-    served, encoder = _copied(ranker.eval()), _copied(ranker.items)
-    encoder._modules["tables"] = nn.ParameterList(
-        nn.Parameter(torch.cat([table.detach(), table.new_zeros(1, table.shape[1])]), requires_grad=False)
-        for table in ranker.items.tables
-    )
-    served._modules["items"] = encoder
-    unit = ranker._modules.get("unit")
-    if isinstance(unit, ActivationUnit):
-        served._modules["unit"] = OneRequestUnit(unit)
-    assert isinstance(served, Ranker)
-    return served
-
-
-def _with_rows(ranker: Ranker, known: int, rows_nF: IntArray) -> Ranker:
-    """The ranker with more items behind the ``known`` ones, none of which was ever visited."""
-    served, encoder = _copied(ranker), _copied(ranker.items)
-    assert isinstance(encoder.rows_NF, Tensor)
-    more = {"rows_NF": torch.from_numpy(rows_nF)}
-    more |= {name: torch.zeros(len(rows_nF), dtype=torch.float32) for name in ("seen_N",)}
-    more |= {"categories_N": _categories(ranker, rows_nF)}
-    for name, tensor in more.items():
-        before = encoder._buffers[name]
-        assert before is not None
-        encoder._buffers[name] = torch.cat([before[:known], tensor])
-    served._modules["items"] = encoder
-    assert isinstance(served, Ranker)
-    return served
-
-
-def _categories(ranker: Ranker, rows_nF: IntArray) -> Tensor:
-    """Categories as SIM's hard search compares them: -1 where a category is unknown or was never seen."""
-    names = ranker.items.names
-    if "category" not in names:
-        return torch.full((len(rows_nF),), -1)
-    place = names.index("category")
-    trained = len(ranker.items.tables[place]) - 1  # the last row is that of what was never seen
-    row_n = rows_nF[:, place]
-    return torch.from_numpy(np.where(row_n < trained, row_n - 1, -1))

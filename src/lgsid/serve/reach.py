@@ -220,12 +220,12 @@ class ReachIndex:
         """All items of an area, in no order; see `Found.nearest`. Distances are from ``place``."""
         return self._circle(place, area.radius_km) if isinstance(area, Circle) else self._polygon(place, area)
 
-    def nearest_km(self, place: Place, most_km: float) -> float | None:
-        """Distance of the nearest item; None where it is farther than ``most_km``."""
-        radius_km = min(1.0, most_km)
+    def nearest(self, place: Place, most_km: float = _HALF_WAY_KM) -> Found:
+        """The nearest item, of equally near ones that of the lower row; none where it is farther than ``most_km``."""
+        radius_km = min(0.5, most_km)
         while not len(found := self._circle(place, radius_km)) and radius_km < most_km:
             radius_km = min(2 * radius_km, most_km)
-        return float(found.distance_km_M.min()) if len(found) else None
+        return found.nearest(1)
 
     def plus(self, lat: npt.ArrayLike, lon: npt.ArrayLike, tail: int = 4_096) -> ReachIndex:
         """An index with more items, whose rows follow the ones before.

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from lgsid.arrays import BoolArray, CodeArray
+from lgsid.artifact import RunFolder
 from lgsid.sid.unique import split_extra
 
 
@@ -52,6 +53,18 @@ def codes_of(table: pl.DataFrame, levels: int) -> CodeArray:
     columns = [pl.col(name) if name in table.columns else pl.lit(0).alias(name) for name in names]
     codes_NM: CodeArray = table.select(column.fill_null(0).cast(pl.Int32) for column in columns).to_numpy()
     return np.ascontiguousarray(codes_NM)
+
+
+def run_codes(run: RunFolder) -> CodeArray:
+    """Unique codes of a run's items in their order, int32 (N, L), or (N, L + 1) where some item needs the extra token.
+
+    Raises:
+        ArtifactError: stage 3 has not run.
+    """
+    table = pl.read_parquet(run.require("3_sid", "sids.parquet", f"lgsid tokenize {run.root}"))
+    tokens = [name for name in table.columns if name.startswith("token_")]
+    codes_NM: CodeArray = table.select(tokens).fill_null(0).to_numpy().astype(np.int32)
+    return codes_NM
 
 
 def without_idle_extra(codes_NM: CodeArray, levels: int) -> CodeArray:
