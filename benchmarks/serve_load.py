@@ -1,0 +1,254 @@
+"""`lgsid serve` with a million items under load: 100 recommendations a second for ten minutes, over HTTP.
+
+    python benchmarks/serve_load.py --folder BIG [--rate 100] [--seconds 600]
+
+The server is a process of its own, started as an operator would, SQLite histories and request limits included. The
+load is *open*: requests are sent when they are due, whether or not earlier ones have been answered, and their time
+counts from when they were due, so a stall is not left out of the figures. Beside the recommendations events are
+appended, ten a second. Every 20th answer is checked: 20 items, all within reach, nearest-first candidates ranked.
+
+Latencies are by minute, and so is the server's memory. Cell: ``results/bench/serve_load.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from served import CANDIDATES, ITEMS, RADIUS_KM, K, Request, made_run, percentiles, requests_of
+
+from lgsid.artifact import RunFolder, sha256_json, versions, write_json
+from lgsid.geo import haversine_km
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "bench" / "serve_load.json"
+APPENDS_PER_SECOND, CONNECTIONS, CHECKED, PEOPLE, WARM_UP_SECONDS = 10, 64, 20, 5_000, 10.0
+
+
+class Connections:
+    """Kept-alive connections to one address, with as little work for each request as can be."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = host, port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Status and body of an answer."""
+        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+        head = f"POST {path} HTTP/1.1\r\nHost: {self._address[0]}\r\nContent-Type: application/json\r\n"
+        writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+        length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+        content = await reader.readexactly(length)
+        self._idle.append((reader, writer))
+        return int(lines[0].split()[1]), content
+
+    def close(self) -> None:
+        """Hang up."""
+        for _, writer in self._idle:
+            writer.close()
+
+
+@dataclass
+class Record:
+    """What became of the requests of one kind."""
+
+    begun: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+    server: list[dict[str, float]] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Load:
+    """Sends requests when they are due."""
+
+    def __init__(self, connections: Connections, requests: Sequence[Request]) -> None:
+        self._connections, self._requests = connections, requests
+        self.recommend, self.append = Record(), Record()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._count = 0
+
+    async def run(self, rate: float, seconds: float) -> None:
+        """Recommendations at a rate, and appends beside them."""
+        started = time.perf_counter()
+        every = max(1, round(rate / APPENDS_PER_SECOND))
+        for number in range(round(rate * seconds)):
+            due = started + number / rate
+            if (wait := due - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            request = self._requests[number % len(self._requests)]
+            self._send(self._recommend(request, due, started))
+            if number % every == 0:
+                self._send(self._append(request, due, started))
+        await asyncio.gather(*self._tasks)
+
+    def _send(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _recommend(self, request: Request, due: float, started: float) -> None:
+        place = {"lat_deg": request.lat_deg, "lon_deg": request.lon_deg}
+        asked = {"place": place, "reach": {"radius_km": RADIUS_KM}, "user_id": request.user_id, "k": K}
+        content = await self._timed(self.recommend, "/v1/recommend", asked, due, started)
+        self._count += 1
+        if content is not None and self._count % CHECKED == 0:
+            answer = json.loads(content)
+            self.recommend.server.append(answer["milliseconds"])
+            if problem := wrong_with(answer, request):
+                self.recommend.wrong.append(problem)
+
+    async def _append(self, request: Request, due: float, started: float) -> None:
+        event = {"event_id": f"load-{random.random()}", "user_id": request.user_id, "item_id": request.history[-1]}
+        await self._timed(self.append, "/v1/events", {"events": [{**event, "kind": "click"}]}, due, started)
+
+    async def _timed(self, record: Record, path: str, asked: Any, due: float, started: float) -> bytes | None:
+        try:
+            status, content = await self._connections.post(path, json.dumps(asked).encode())
+        except (OSError, asyncio.IncompleteReadError) as error:
+            record.outcomes[type(error).__name__] += 1
+            return None
+        record.outcomes[str(status)] += 1
+        if status != 200:
+            return None
+        record.begun.append(due - started)
+        record.milliseconds.append((time.perf_counter() - due) * 1e3)
+        return content
+
+
+def wrong_with(answer: Any, request: Request) -> str:
+    """What is wrong with an answer; empty where nothing is."""
+    if not answer["items"] or (len(answer["items"]) < K and not answer["note"]):
+        return f"{len(answer['items'])} items and no note"
+    for item in answer["items"]:
+        place = item["place"]
+        away = haversine_km(request.lat_deg, request.lon_deg, place["lat_deg"], place["lon_deg"])
+        if away > RADIUS_KM + 1e-6:
+            return f"{item['item_id']} is {away} km away"
+    scores = [item["score"] for item in answer["items"]]
+    return "" if scores == sorted(scores, reverse=True) else "not in order"
+
+
+def held_mib(pid: int) -> dict[str, float]:
+    """Memory of a process: its own, and pages of files."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    held = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith("Rss")}
+    return {"own": round(held["RssAnon"], 1), "files": round(held["RssFile"], 1)}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def attack(
+    process: subprocess.Popen[str], port: int, requests: Sequence[Request], args: argparse.Namespace
+) -> dict[str, Any]:
+    """Histories first, then a short warm-up that does not count, then the load."""
+    connections = Connections("127.0.0.1", port)
+    people = {request.user_id: request for request in requests}
+    for request in people.values():
+        events = [
+            {"event_id": f"past-{place}", "user_id": request.user_id, "item_id": item, "kind": "click"}
+            for place, item in enumerate(request.history)
+        ]
+        status, content = await connections.post("/v1/events", json.dumps({"events": events}).encode())
+        assert status == 200, content
+        await asyncio.sleep(0.005)  # below the rate limit
+    await Load(connections, requests).run(args.rate / 2, WARM_UP_SECONDS)
+    memory: list[dict[str, float]] = [held_mib(process.pid)]
+    watcher = asyncio.ensure_future(_watch(process.pid, memory))
+    load, cpu = Load(connections, requests), cpu_seconds(process.pid)
+    await load.run(args.rate, args.seconds)
+    watcher.cancel()
+    connections.close()
+    return {**figures_of(load, args.seconds), "server_cpu_share": (cpu_seconds(process.pid) - cpu) / args.seconds,
+            "memory_mib": [*memory, held_mib(process.pid)]}  # fmt: skip
+
+
+async def _watch(pid: int, memory: list[dict[str, float]]) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(60)
+            memory.append(held_mib(pid))
+
+
+def figures_of(load: Load, seconds: float) -> dict[str, Any]:
+    """Latencies of all, and minute by minute; the server's own times by step."""
+    record = load.recommend
+    minutes = [
+        percentiles(times)
+        for minute in range(-(-int(seconds) // 60))
+        if (times := [ms for ms, at in zip(record.milliseconds, record.begun, strict=True) if at // 60 == minute])
+    ]
+    steps = {name: percentiles([step[name] for step in record.server]) for name in record.server[0]}
+    return {
+        "recommend_ms": percentiles(record.milliseconds), "recommend_outcomes": dict(record.outcomes),
+        "recommend_by_minute_ms": minutes, "server_steps_ms": steps,
+        "append_ms": percentiles(load.append.milliseconds), "append_outcomes": dict(load.append.outcomes),
+        "checked_answers": len(record.server), "wrong_answers": record.wrong[:10],
+    }  # fmt: skip
+
+
+def started(run: RunFolder, folder: Path) -> tuple[subprocess.Popen[str], int, float]:
+    """A server, its port, and the seconds until it listened."""
+    began = time.perf_counter()
+    store = f"histories.url=sqlite:///{folder / 'load.sqlite'}"
+    command = [sys.executable, "-m", "lgsid", "serve", str(run.root), "--port", "0", "--set", store]
+    limits = ["--set", "limits.requests_per_second=1000", "--set", "limits.burst=2000"]
+    with (folder / "access.log").open("w") as log:
+        process = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, stdout=log, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "serving on" in line:
+            return process, int(line.rpartition(":")[2]), time.perf_counter() - began
+    raise SystemExit(f"the server ended with {process.wait()} before it listened")
+
+
+def main() -> None:
+    """Make the run, start the server, load it, stop it, write the cell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="the run is made and kept here: 3 GiB")
+    parser.add_argument("--items", type=int, default=ITEMS)
+    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    run = made_run(args.folder, args.items)
+    requests = requests_of(run, PEOPLE)
+    for path in args.folder.glob("load.sqlite*"):
+        path.unlink()
+    process, port, seconds = started(run, args.folder)
+    try:
+        metrics = asyncio.run(attack(process, port, requests, args))
+    finally:
+        process.terminate()
+        status = process.wait(60)
+    metrics |= {
+        "items": args.items, "radius_km": RADIUS_KM, "candidates": CANDIDATES, "k": K, "rate": args.rate,
+        "start_seconds": round(seconds, 1), "exit_status": status, "load": round(os.getloadavg()[0], 1),
+    }  # fmt: skip
+    for name, value in metrics.items():
+        print(name, value)
+    write_json(args.out, {
+        "experiment": "bench", "dataset": f"world_{args.items}", "method": "lgsid", "model": "serve", "seed": 0,
+        "metrics": metrics, "seconds": args.seconds, "peak_mib": max(sum(at.values()) for at in metrics["memory_mib"]),
+        "device": "cpu", "config_sha256": sha256_json([args.items, args.rate, args.seconds]), "versions": versions(),
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
