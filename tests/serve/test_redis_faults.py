@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis_server import Server, require_redis
+from toy_service import ASK, error_of, service
 
 from lgsid.config.serve import HistoryConfig
 from lgsid.serve.base import Event, StoreError, StoreFullError, StoreUnavailableError
@@ -93,6 +94,43 @@ def test_a_restart_mid_load_loses_nothing(server: Server, how: str) -> None:
         numbers = [one.timestamp_ms for one in store.recent(f"u{writer}", 10**6)]
         assert numbers == sorted(numbers)
     store.close()
+
+
+def test_clients_of_the_service_see_a_restart_as_503_and_lose_nothing(server: Server) -> None:
+    acknowledged: list[str] = []
+
+    def send(client: Any, number: int) -> int:
+        one = {"event_id": f"e-{number}", "user_id": "u", "item_id": f"i-{number % 10}"}
+        response = client.post("/v1/events", json={"events": [one]})
+        if response.status_code == 200:
+            acknowledged.append(one["event_id"])
+        else:
+            assert error_of(response, 503)["code"] == "store_unavailable"
+        return int(response.status_code)
+
+    store = RedisStore(configured(server))
+    with service(store=store) as client:
+        assert [send(client, number) for number in range(20)] == [200] * 20
+        server.kill()
+        assert {send(client, number) for number in range(20, 25)} == {503}
+        assert client.get("/readyz").status_code == 503
+        assert error_of(client.post("/v1/recommend", json={**ASK, "user_id": "u"}), 503)["code"] == "store_unavailable"
+        assert client.post("/v1/recommend", json={**ASK, "history": ["i-3"]}).status_code == 200  # needs no store
+        server.start()
+        assert [send(client, number) for number in range(20, 40)] == [200] * 20
+        assert client.get("/readyz").status_code == 200
+        kept = [one.event_id for one in store.recent("u", 100)]
+    assert kept == acknowledged
+
+
+def test_two_instances_share_a_history(server: Server) -> None:
+    with service(store=RedisStore(configured(server))) as one, service(store=RedisStore(configured(server))) as other:
+        wanted = {**ASK, "user_id": "u", "k": 1}
+        assert other.post("/v1/recommend", json=wanted).json()["items"][0]["item_id"] == "i-0"
+        events = [{"event_id": "e", "user_id": "u", "item_id": "i-0"}]
+        assert one.post("/v1/events", json={"events": events}).json() == {"received": 1, "new": 1}
+        assert other.post("/v1/recommend", json=wanted).json()["items"][0]["item_id"] == "i-1"
+        assert other.post("/v1/events", json={"events": events}).json() == {"received": 1, "new": 0}
 
 
 def test_a_server_that_comes_back_forgetful_is_refused(server: Server) -> None:
