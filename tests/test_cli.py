@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -14,19 +13,20 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import yaml
-from toy_alignment import align_config, catalogue, visits, write_encoder
+from toy_alignment import write_encoder
+from toy_command import lgsid
 
 from lgsid.artifact import sha256_file
 
 SMALL = [
-    *("--set", "data.world.items=400", "--set", "data.world.users=40", "--set", "data.world.events=2000"),
-    *("--set", "data.world.cities=2", "--set", "sid.codes=16", "--set", "sid.epochs=2"),
+    *("--set", "data.world.items=120", "--set", "data.world.users=40", "--set", "data.world.events=2000"),
+    *("--set", "data.world.cities=2", "--set", "sid.codes=8", "--set", "sid.epochs=2"),
     *("--set", "align.alignment.objective=none"),
 ]  # fmt: skip
 
 
-def lgsid(*arguments: str | Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+def started(*arguments: str | Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A process of its own, as from a terminal."""
     environment = {**os.environ, **({"LGSID_CACHE": str(cache)} if cache else {})}
     command = [sys.executable, "-m", "lgsid", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -61,7 +61,7 @@ def test_help_is_light() -> None:
 
 
 def test_errors_are_one_message_and_its_fix() -> None:
-    result = lgsid("run", "absent.yaml")
+    result = started("run", "absent.yaml")
     assert result.returncode == 1
     assert result.stderr == "error: no configuration file absent.yaml\n  fix: ls configs/\n"
     as_json = lgsid("run", "--set", "sid.code=3", "--json")
@@ -97,7 +97,7 @@ def test_a_finished_run_is_kept_and_a_change_runs_only_what_depends_on_it(finish
 def test_sids_are_unique_and_join_with_the_items(finished: Path) -> None:
     sids, items = pl.read_parquet(finished / "3_sid/sids.parquet"), pl.read_parquet(finished / "1_data/items.parquet")
     assert sids["item_id"].to_list() == items["item_id"].to_list()
-    assert sids["sid"].n_unique() == len(sids) == 400
+    assert sids["sid"].n_unique() == len(sids) == 120
     assert sids.columns[:4] == ["item_id", "token_1", "token_2", "token_3"]
 
 
@@ -128,13 +128,13 @@ def test_new_items_get_sids_and_a_refit_maps_them(finished: Path, tmp_path: Path
     assert "closed 2" in first.stdout
     assert "refit is due" in first.stdout
     again = json.loads(lgsid(*call, "--json", cache=cache).stdout)
-    assert (again["new"], again["written"], again["items"]) == (0, False, 428)
+    assert (again["new"], again["written"], again["items"]) == (0, False, 148)
 
     refitted = lgsid("refit", run, "--out", tmp_path / "later", cache=cache)
     assert refitted.returncode == 0, refitted.stderr
     assert "keep their SID" in refitted.stdout
     mapping = pl.read_parquet(tmp_path / "later/3_sid/mapping.parquet")
-    assert len(mapping) == 430
+    assert len(mapping) == 150
     assert mapping["new_sid"].null_count() == 2
     nothing = lgsid("assign", run)
     assert nothing.returncode == 1
@@ -157,7 +157,7 @@ def test_killed_anywhere_the_run_resumes_to_the_same_files(finished: Path, tmp_p
                 time.sleep(0.01)
             process.kill()
         assert not (run / stage / "manifest.json").exists()
-    result = lgsid(*command[3:], cache=cache)
+    result = started(*command[3:], cache=cache)
     assert result.returncode == 0, result.stderr
     assert outputs(run) == outputs(finished)
     assert not list(run.rglob("*.tmp"))
@@ -199,33 +199,19 @@ def test_import_and_describe(tmp_path: Path) -> None:
     assert "yelp" in wrong.stderr
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration of a toy catalogue and a tiny encoder that is aligned."""
-    folder = tmp_path_factory.mktemp("toy")
-    items = catalogue()
-    items.write_parquet(folder / "items.parquet")
-    visits(items).write_parquet(folder / "events.parquet")
-    align = align_config(write_encoder(folder / "encoder"), epochs=2, batch=16)
-    data = {"items": "items.parquet", "events": "events.parquet", "fill_regions": False, "find_swapped": False}
-    sid = {"codes": 8, "epochs": 1}
-    config = {"data": data, "align": align.model_dump(mode="json"), "sid": sid}
-    (folder / "toy.yaml").write_text(yaml.safe_dump(config))
-    return folder / "toy.yaml"
-
-
 def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_dry_run_estimates_the_alignment_and_changes_nothing(finished: Path, toy: Path, tmp_path: Path) -> None:
+def test_a_dry_run_estimates_the_alignment_and_changes_nothing(finished: Path, tmp_path: Path) -> None:
     before = everything(finished)
-    change = ("--set", "align.alignment.objective=distil", "--set", f"align.encoder.model={toy.parent / 'encoder'}")
+    encoder = write_encoder(tmp_path / "encoder")
+    change = ("--set", "align.alignment.objective=distil", "--set", f"align.encoder.model={encoder}")
     said = lgsid("align", finished, "--dry-run", *change, cache=tmp_path / "cache")
     assert said.returncode == 0, said.stderr
     assert said.stdout.splitlines()[:2] == ["kept  1_data", "run   2_align"]
     assert re.search(
-        r"^alignment of 400 items: [\d,]+ steps on 3\d\d items at .* minutes here$", said.stdout, re.MULTILINE
+        r"^alignment of 120 items: [\d,]+ steps on 10\d items at .* minutes here$", said.stdout, re.MULTILINE
     )
     result = json.loads(lgsid("align", finished, "--dry-run", "--json", *change, cache=tmp_path / "cache").stdout)
     assert result["plan"] == {"1_data": "kept", "2_align": "run"}
@@ -234,40 +220,3 @@ def test_a_dry_run_estimates_the_alignment_and_changes_nothing(finished: Path, t
     assert not (tmp_path / "cache").exists()
     kept = json.loads(lgsid("align", finished, "--dry-run", "--json").stdout)
     assert "alignment" not in kept
-
-
-def torchrun(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Two processes on the CPU; a deadlock ends at the timeout."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lgsid"]
-    environment = {**os.environ, "LGSID_CACHE": str(cache), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
-
-
-def test_two_processes_train_one_run(toy: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    result = torchrun("run", toy, "--out", run, cache=tmp_path / "cache")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("report: ") == 1  # only the first process speaks
-    for stage in ("1_data", "2_align", "3_sid", "4_rank", "5_report"):
-        assert (run / stage / "manifest.json").exists()
-    plan = json.loads(lgsid("report", run, "--dry-run", "--json").stdout)["plan"]
-    assert set(plan.values()) == {"kept"}  # every file as its manifest says
-
-    trained = (pl.read_parquet(run / "2_align/split.parquet")["part"] == "train").sum()
-    training = json.loads((run / "2_align/training.json").read_text())
-    assert training["steps"][-1]["step"] == 2 * math.ceil(trained / (2 * 16))  # each took half of every step
-    figures = json.loads((run / "2_align/manifest.json").read_text())["metrics"]
-    assert figures["held_out_district"] > figures["unaligned_district"]
-
-    again = torchrun("run", toy, "--out", run, "--json", cache=tmp_path / "cache")
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["stages"]["2_align"] == figures
-
-
-def test_an_error_ends_all_processes(toy: Path, tmp_path: Path) -> None:
-    change = ("--set", "align.alignment.guards.most_random_cosine=0.5")
-    result = torchrun("run", toy, "--out", tmp_path / "run", *change, cache=tmp_path / "cache")
-    assert result.returncode != 0
-    assert "the embeddings collapse" in result.stderr
