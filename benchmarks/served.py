@@ -47,7 +47,14 @@ def made_run(folder: Path, items: int) -> RunFolder:
         "name": "load",
         "data": {"world": world, "fill_regions": False},
         "align": {"alignment": {"objective": "none"}},
-        "rank": {"models": ["din"], "distance": True, "epochs": 1, "least_updates": 1, "validations": 2},
+        "rank": {
+            "models": ["din"],
+            "distance": True,
+            "epochs": 1,
+            "least_updates": 1,
+            "validations": 2,
+            "most_requests": 100_000,
+        },  # how good it is does not matter here
     }
     (folder / "load.yaml").write_text(yaml.safe_dump(content))
     config, run = load_run_config(folder / "load.yaml", ()), RunFolder(folder / "run")

@@ -17,6 +17,7 @@ from alignment_tables import ablation, efficiency, rewards, shipped, strangers, 
 from cells import REPOSITORY, Cell, cells, table
 from generate_tables import TABLES as GENERATE_TABLES
 from rank_tables import TABLES as RANK_TABLES
+from serve_tables import TABLES as SERVE_TABLES
 from sid_tables import TABLES as SID_TABLES
 
 BLOCK = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -240,6 +241,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **SID_TABLES,
     **RANK_TABLES,
     **GENERATE_TABLES,
+    **SERVE_TABLES,
 }
 
 

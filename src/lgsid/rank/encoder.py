@@ -26,6 +26,8 @@ SPARSE_ROWS = 200_000
 """From so many rows on, the gradient of a table holds only the rows of the batch."""
 SPREAD = 0.1
 """Standard deviation of new embeddings."""
+_CHUNK = 65_536
+"""Items whose vectors are made at once."""
 
 
 class ItemEncoder(nn.Module):
@@ -62,6 +64,7 @@ class ItemEncoder(nn.Module):
         )
         self.labels = [place for place, name in enumerate(self.names) if name in config.features and name != "id"]
         self.tokens = [place for place, name in enumerate(self.names) if name not in config.features]
+        self.vectors_ND: Tensor | None = None
         self.gated = config.gate and "id" in self.names
         if self.gated:
             self.gate = nn.Linear(own + 1, own)
@@ -81,6 +84,16 @@ class ItemEncoder(nn.Module):
         found._modules = {**self._modules, "tables": frozen}
         return found
 
+    @torch.no_grad()
+    def with_vectors(self) -> ItemEncoder:
+        """For serving: with the vectors of all items, which are looked up from now on; takes 4·N·D bytes."""
+        found = copy.copy(self)
+        items = len(self.rows_NF)
+        parts = [self._made(torch.arange(at, min(at + _CHUNK, items))) for at in range(0, items, _CHUNK)]
+        found.vectors_ND = torch.cat(parts)
+        return found
+
+    @torch.no_grad()
     def plus(self, rows_nF: Tensor) -> ItemEncoder:
         """With more items behind the others, none of which was ever visited; the parameters are shared.
 
@@ -100,10 +113,16 @@ class ItemEncoder(nn.Module):
             "seen_N": torch.cat([self.seen_N, self.seen_N.new_zeros(len(rows_nF))]),
             "categories_N": torch.cat([self.categories_N, category_n]),
         }
+        if self.vectors_ND is not None:
+            later_n = torch.arange(len(self.rows_NF), len(found.rows_NF))
+            found.vectors_ND = torch.cat([self.vectors_ND, found._made(later_n)])
         return found
 
     def forward(self, items_U: Tensor) -> Tensor:
         """Vectors (U, D) of catalogue rows (U,)."""
+        return self._made(items_U) if self.vectors_ND is None else self.vectors_ND.index_select(0, items_U)
+
+    def _made(self, items_U: Tensor) -> Tensor:
         rows_UF = self.rows_NF[items_U]
         embedded = [
             functional.embedding(rows_UF[:, place], table, sparse=len(table) >= SPARSE_ROWS)

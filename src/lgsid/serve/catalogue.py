@@ -20,6 +20,16 @@ from lgsid.serve.similar import Vectors
 from lgsid.sid.catalogue import last_rows, merged_sids
 from lgsid.sid.table import codes_of
 
+_FEW = 200
+"""Values that are taken one by one."""
+
+
+def values_at(column: pl.Series, rows: IntArray) -> list[Any]:
+    """Values of a column at some rows; for the few of an answer much faster than gathering them in polars."""
+    if len(rows) > _FEW:
+        return column[rows].to_list()
+    return [column[row] for row in rows.tolist()]
+
 
 class IdIndex:
     """Rows of item ids, by sorted hashes: 16 bytes an item.
@@ -30,7 +40,7 @@ class IdIndex:
 
     def __init__(self, ids: pl.Series) -> None:
         self._ids = ids
-        hash_N = ids.hash(seed=0).to_numpy()
+        hash_N = np.fromiter(map(hash, ids.to_list()), dtype=np.int64, count=len(ids))
         self._row_N = np.argsort(hash_N, kind="stable")
         self._hash_N = hash_N[self._row_N]
         same = np.flatnonzero(self._hash_N[1:] == self._hash_N[:-1])
@@ -39,15 +49,12 @@ class IdIndex:
 
     def rows(self, ids: Sequence[str]) -> IntArray:
         """Row of each id, -1 of one that is not there."""
-        asked = pl.Series(list(ids), dtype=pl.String)
-        if not len(asked) or not len(self._row_N):
-            return np.full(len(asked), -1, dtype=np.int64)
-        at = np.searchsorted(self._hash_N, asked.hash(seed=0).to_numpy()).clip(max=len(self._row_N) - 1)
-        row = self._row_N[at]
-        found: IntArray = np.where((self._ids[row] == asked).to_numpy(), row, -1)
-        if self._doubtful:
-            found = np.array([self._doubtful.get(name, row) for name, row in zip(ids, found, strict=True)])
-        return found
+        if not len(ids) or not len(self._row_N):
+            return np.full(len(ids), -1, dtype=np.int64)
+        hash_n = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+        row_n = self._row_N[np.searchsorted(self._hash_N, hash_n).clip(max=len(self._row_N) - 1)]
+        there = zip(ids, row_n.tolist(), values_at(self._ids, row_n), strict=True)
+        return np.array([row if known == name else self._doubtful.get(name, -1) for name, row, known in there])
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Catalogue:
         """Values of a column at some rows; None where the catalogue has no such column."""
         if name not in self.items.columns:
             return [None] * len(rows)
-        return self.items.get_column(name)[rows].to_list()  # `gather` goes through a query plan each time
+        return values_at(self.items.get_column(name), rows)
 
     @classmethod
     def of(cls, artefacts: Artefacts, config: ReachConfig) -> Catalogue:

@@ -28,7 +28,7 @@ from lgsid.serve import reach
 from lgsid.serve.artefacts import Artefacts, load_artefacts
 from lgsid.serve.asked import Asked, History, history_of
 from lgsid.serve.base import MOST_TIMESTAMP_MS, Event, RequestError
-from lgsid.serve.catalogue import Catalogue
+from lgsid.serve.catalogue import Catalogue, values_at
 from lgsid.serve.contract import Answer, Ask, Filters, Found, Meaning, Place, Reach, Recommended
 from lgsid.serve.filters import Wanted
 from lgsid.serve.interest import Models, best
@@ -326,7 +326,7 @@ def _told(catalogue: Catalogue, rows: IntArray) -> Iterator[tuple[str, str, str 
     """What is told of items: item_id, title, category, place and SID."""
     places = map(Place, catalogue.column("lat_deg", rows), catalogue.column("lon_deg", rows))
     names = (catalogue.column(name, rows) for name in ("item_id", "title", "category"))
-    return zip(*names, places, catalogue.sid_N[rows].to_list(), strict=True)
+    return zip(*names, places, values_at(catalogue.sid_N, rows), strict=True)
 
 
 def _found(catalogue: Catalogue, rows: IntArray, score: DoubleArray, near: Place | None) -> list[Found]:

@@ -108,7 +108,7 @@ class RankerInterest:
                 "lgsid rank RUN",
             )
         self._features = _FeatureRows(ranker, fit_items, fit_codes_NM, tokenizer)
-        self._ranker = self._trained = ranker.eval().over(ranker.items.with_unseen())
+        self._ranker = self._trained = ranker.eval().over(ranker.items.with_unseen().with_vectors())
         self._row_N = np.arange(len(fit_items))
         self._places: Places | None = None
 
@@ -146,8 +146,8 @@ class RankerInterest:
         """The request as the ranker wants it; see `lgsid.rank.loader.Batcher`."""
         length = min(len(asked.history), self._ranker.history_length)
         history_T = asked.history.rows_T[len(asked.history) - length :]
-        items_U, place_X = np.unique(self._row_N[np.concatenate([asked.rows_C, history_T])], return_inverse=True)
-        place_C, place_T = np.split(place_X.astype(np.int64), [len(asked.rows_C)])
+        items_U = self._row_N[np.concatenate([asked.rows_C, history_T])]  # some twice: their vectors are looked up
+        place_C, place_T = np.split(np.arange(len(items_U)), [len(asked.rows_C)])
         gap_T = gap_buckets(asked.now_s - asked.history.time_T[len(asked.history) - length :])
         hour_B, day_B = hour_and_day(np.array([asked.now_s]))
         tensors = {
@@ -170,12 +170,13 @@ class RankerInterest:
         here_3 = unit_sphere(asked.place.lat_deg, asked.place.lon_deg).astype(np.float32)
         code_N3 = self._places.regions.code_N3
         here = code_N3[self._place_of(asked)]
-        found = {}
-        for axis, rows in (("BC", asked.rows_C), ("BT", history_T)):
-            found[f"band_{axis}"] = distance_bands(self._places.xyz_N3[rows], here_3)
-            found[f"region_{axis}"] = shared_regions(code_N3[rows], here)
-        for name in ("band_BT", "region_BT"):
-            found[name] = _padded(found[name])
+        rows_X, found = np.concatenate([asked.rows_C, history_T]), {}
+        for name, value_X in (
+            ("band", distance_bands(self._places.xyz_N3[rows_X], here_3)),
+            ("region", shared_regions(code_N3[rows_X], here)),
+        ):
+            found[f"{name}_BC"], value_T = np.split(value_X, [len(asked.rows_C)])
+            found[f"{name}_BT"] = _padded(value_T)
         return replace(batch, **{name: torch.from_numpy(array)[None] for name, array in found.items()})
 
     def _place_of(self, asked: Asked) -> int:

@@ -1,0 +1,42 @@
+"""Tables of docs/serve.md and the README: `lgsid serve` under load, and one recommendation beside other ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cells import cells, table
+
+
+def speed() -> str:
+    """One recommendation in one process, all methods on the same requests."""
+    rows = []
+    for cell in cells("bench", "serve_speed.json"):
+        m = cell["metrics"]
+        for name, wall in m["wall_ms"].items():
+            ratio = wall["p50"] / m["wall_ms"]["lgsid"]["p50"]
+            rows.append([
+                name, *(f"{wall[at]:,.1f}" for at in ("p50", "p99")), f"{m['process_ms'][name]['p50']:,.1f}",
+                f"{m['mean_items'][name]:.1f}", f"{ratio:,.1f}",
+            ])  # fmt: skip
+    return table("method | p50 ms | p99 ms | processor ms, p50 | items | lgsid's time × ", rows)
+
+
+def load() -> str:
+    """The service under load: all, the slowest minute, and the server's steps."""
+    rows = []
+    for cell in cells("bench", "serve_load.json"):
+        m = cell["metrics"]
+        slowest = max(m["recommend_by_minute_ms"], key=lambda minute: float(minute["p99"]))
+        parts = {
+            "recommend, as clients see it": m["recommend_ms"],
+            "… in the slowest minute": slowest,
+            **{f"… in the server: {name}": step for name, step in m["server_steps_ms"].items()},
+            "append an event, as clients see it": m["append_ms"],
+        }
+        rows += [
+            [name, *(f"{times[at]:,.1f}" for at in ("p50", "p95", "p99", "most"))] for name, times in parts.items()
+        ]
+    return table("milliseconds | p50 | p95 | p99 | most", rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"serve-speed": speed, "serve-load": load}
