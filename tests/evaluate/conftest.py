@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,20 @@ import pytest
 from safetensors.numpy import save_file
 
 from lgsid.artifact import RunFolder, write_json
+from lgsid.evaluate import plots
 from lgsid.geo import centre_deg
 
 CITIES = (("四川省", "成都市", 30.66, 104.06), ("上海市", "上海市", 31.23, 121.47), ("AZ", "Phoenix", 33.45, -112.07))
 TITLES = ("老王火锅", "<script>alert(1)</script>", "A | B `c` **d** [e](f)", 'Joe\'s "Diner" & Co')
 CODES = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_figures() -> Iterator[None]:
+    """A ninth of the dots: reducing them to 256 colours is most of a report's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "DPI", 60)
+        yield
 
 
 def toy_items(per_city: int = 20, events: bool = False) -> pl.DataFrame:

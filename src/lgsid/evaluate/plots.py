@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH_IN = 6.4
 """Width of every figure in inches: half a printed page, and still readable when a phone shrinks it."""
+DPI = 180
+"""Dots per inch of every figure."""
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#66CCEE", "#CCBB44", "#EE8833", "#332288")
 """Told apart with the common colour blindnesses; after Paul Tol's bright and muted schemes."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -51,7 +53,7 @@ def drawing(height_in: float, layout: Literal["constrained"] | None = "constrain
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_style()), _quiet_fonts():
-        figure = Figure(figsize=(WIDTH_IN, height_in), dpi=180, facecolor=PAPER, layout=layout)
+        figure = Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, facecolor=PAPER, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
 

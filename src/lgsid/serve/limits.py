@@ -10,8 +10,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TypeVar
 
 from starlette.datastructures import Headers
@@ -115,7 +115,7 @@ class Lane:
     def __init__(
         self, name: str, threads: int, queue: int, queue_seconds: float, seconds: float, telemetry: Telemetry
     ) -> None:
-        self.name, self.busy, self.inside = name, 0, 0
+        self.name, self.busy, self.inside, self._counting = name, 0, 0, Lock()
         self._room, self._queue_seconds, self._seconds = threads + queue, queue_seconds, seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lgsid-{name}")
         self._telemetry = telemetry
@@ -132,38 +132,30 @@ class Lane:
         """
         if self.inside >= self._room:
             raise self._shed("queue_full", f"{self.inside} requests are in work or waiting")
-        loop = asyncio.get_running_loop()
-        self.inside += 1
-        submitted = time.monotonic()
-        future = self._pool.submit(self._do, work, submitted, loop)
-        future.add_done_callback(lambda _: _soon(loop, self._leave))
+        self._count(inside=1)
+        future = self._pool.submit(self._do, work, time.monotonic())
+        future.add_done_callback(lambda _: self._count(inside=-1))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
         except TimeoutError:
             raise self._shed("too_slow", f"no answer within {self._seconds:g} s") from None
 
-    def _do(
-        self, work: Callable[[], Result], submitted: float, loop: asyncio.AbstractEventLoop
-    ) -> tuple[Result, float]:
+    def _do(self, work: Callable[[], Result], submitted: float) -> tuple[Result, float]:
         waited = time.monotonic() - submitted
         if waited > self._queue_seconds:
             raise self._shed("queue_timeout", f"no thread was free within {self._queue_seconds:g} s")
-        _soon(loop, self._enter)
+        self._count(busy=1)
         try:
             return work(), waited * 1e3
         except TimeoutError as error:  # not to be taken for the lane's own
             raise RuntimeError(f"the work timed out: {error}") from error
         finally:
-            _soon(loop, self._exit)
+            self._count(busy=-1)
 
-    def _enter(self) -> None:
-        self.busy += 1
-
-    def _exit(self) -> None:
-        self.busy -= 1
-
-    def _leave(self) -> None:
-        self.inside -= 1
+    def _count(self, inside: int = 0, busy: int = 0) -> None:
+        with self._counting:  # not through the event loop: each of its wake-ups costs more than all of this
+            self.inside += inside
+            self.busy += busy
 
     def _shed(self, reason: str, words: str) -> Refusal:
         self._telemetry.shed(reason)
@@ -176,11 +168,6 @@ class Lane:
             await asyncio.sleep(0.01)
         self._pool.shutdown(wait=False, cancel_futures=True)
         return not self.inside
-
-
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody counts any more
-        loop.call_soon_threadsafe(call)
 
 
 class Guard:
