@@ -18,16 +18,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
-from toy_tables import Table
 from toy_training import TRUTH, Interrupted, Line, StoppedError, noisy, options
 
 from lgsid.arrays import IntArray
 from lgsid.config import TrainerConfig
 from lgsid.errors import TrainingError
 from lgsid.history import History
-from lgsid.rank.optimizer import rank_optimizer
 from lgsid.schedule import MOST_RECORDS, Schedule
 from lgsid.trainer import CHECKPOINT, barrier, distributed, fit, is_main, rank, world_size
 
@@ -470,66 +467,3 @@ class TestDistributed:
         with distributed():
             assert (rank(), world_size(), is_main()) == (0, 1, True)
             barrier()
-
-    def test_two_processes_under_torchrun(self, tmp_path: Path) -> None:
-        command = [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            "2",
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(TESTS / "toy_training.py"), str(tmp_path)],
-            env=environment, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        flats = [load_file(tmp_path / f"rank{number}.safetensors") for number in range(2)]
-        results = [json.loads((tmp_path / f"rank{number}.json").read_text()) for number in range(2)]
-
-        assert all(torch.equal(flats[0][name], flats[1][name]) for name in flats[0])
-        assert all(results[0][name] == results[1][name] for name in ("plain", "whole", "resumed"))
-
-        alone = Line()
-        history = fit(alone, TrainerConfig(epochs=5, batch=6), seed=0)
-        assert torch.allclose(flats[0]["plain"], alone.flat(), atol=1e-5)
-        together = History.from_json(results[0]["plain"])
-        assert [r.loss for r in together.records] == pytest.approx([r.loss for r in history.records], rel=1e-4)
-        assert together.examples == history.examples == 200
-        assert sorted(row for result in results for batch in result["seen"] for row in batch) == sorted(
-            5 * list(range(40))
-        )
-
-        assert results[0]["interrupted"]
-        assert results[1]["interrupted"]
-        assert results[0]["resumed"] == results[0]["whole"]
-        assert torch.equal(flats[0]["resumed"], flats[0]["whole"])
-        assert results[0]["resumed_steps"] == results[1]["resumed_steps"] == 35 - 20
-
-        self._tables(flats[0], results[0])
-
-        few = Line(examples=1)
-        fit(few, TrainerConfig(epochs=5, batch=3), seed=0)
-        assert torch.allclose(flats[0]["few"], few.flat(), atol=1e-5)
-        assert "the loss of another process is nan" in results[0]["not_finite"]
-        assert "step 4 of 35: the loss is nan" in results[1]["not_finite"]
-        assert results[0]["no_score"] == "RuntimeError: no map of the city"
-        assert "the main process stopped training after step 9: RuntimeError: no map" in results[1]["no_score"]
-
-    def _tables(self, flats: dict[str, Tensor], results: dict[str, Any]) -> None:
-        alone, few = Table(dropout=0.0), Table(examples=1, dropout=0.0)
-        config = TrainerConfig(epochs=5, batch=6, max_grad_norm=0.5)
-        history = fit(alone, config, seed=0, optimizer=rank_optimizer)
-        fit(few, config, seed=0, optimizer=rank_optimizer)
-        together = History.from_json(results["table"])
-        assert [r.loss for r in together.records] == pytest.approx([r.loss for r in history.records], rel=1e-4)
-        assert torch.allclose(flats["table"], alone.flat(), atol=1e-5)
-        assert torch.allclose(flats["table"], flats["table_dense"], atol=1e-6)
-        assert torch.equal(flats["table_whole"], flats["table_resumed"])
-        assert results["table_whole"] == results["table_resumed"]
-        assert torch.allclose(flats["table_few"], few.flat(), atol=1e-6)
-        assert results["table_steps"] == 35 - 20

@@ -5,7 +5,6 @@ Run as a script, it is what `torchrun` starts in the tests of training.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,7 +134,3 @@ def main(folder: Path) -> None:
         history = train_ranker(training, training.config, seed=0, folder=folder / "checkpoint")
         save_file(state_of(training), folder / f"{rank()}.safetensors")
         print(f"score {history.best.score:.4f}")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

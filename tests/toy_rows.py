@@ -5,7 +5,6 @@ Run as a script, it is what `torchrun` starts in the tests of training.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,3 @@ def main(out: Path) -> None:
         training = toy_training(config)
         train_generator(training, config, seed=0)
         save_file(training.model.state_dict(), out / f"{rank()}.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

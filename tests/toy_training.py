@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -175,7 +174,3 @@ def _error(line: Line, config: TrainerConfig) -> str:
     except (LgsidError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
     return "none"
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -609,20 +609,20 @@ def nothing_vanishes(folder: Path, name: str, frame: pl.DataFrame, items: Checke
 
 
 @pytest.mark.parametrize("name", ["items.csv", "items.parquet"])
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=item_rows)
 def test_no_item_vanishes(tmp_path: Path, name: str, rows: list[tuple[str, ...]]) -> None:
     nothing_vanishes(tmp_path, name, frame_of(rows, ITEM_COLUMNS), None)
 
 
 @pytest.mark.parametrize("name", ["events.csv", "events.parquet"])
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=event_rows)
 def test_no_event_vanishes(tmp_path: Path, shops: CheckedItems, name: str, rows: list[tuple[str, ...]]) -> None:
     nothing_vanishes(tmp_path, name, frame_of(rows, ["user_id", "item_id", "timestamp", "kind"]), shops)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.lists(st.sampled_from([b"1", b",", b"\n", b'"', b"\xff", b"\xc3", b"a", b"40.7", b"\x00", b"\r"])))
 def test_any_bytes_give_rows_or_an_error_of_ours(tmp_path: Path, content: list[bytes]) -> None:
     path = write(tmp_path / "items.csv", HEADER.encode() + b"".join(content))

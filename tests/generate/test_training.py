@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from toy_rows import ITEMS, ToyRows, circle, pack, select, small, state_of, toy_requests, toy_training
 from toy_tables import StoppedError
@@ -184,23 +180,6 @@ def test_some_of_the_events() -> None:
 def test_rows_elsewhere() -> None:
     moved = on_device(pack([[circle(0, 3)]]), torch.device("meta"))
     assert moved.item_RT.device.type == moved.now_R.device.type == "meta"
-
-
-def test_two_processes_under_torchrun(tmp_path: Path) -> None:
-    """They end with the same parameters, and those are better than at the start."""
-    command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(TESTS / "toy_rows.py"), str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / f"{number}.safetensors") for number in range(2))
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    training = toy_training(small())
-    before = training.validate()["score"]
-    training.model.load_state_dict(one)
-    assert training.validate()["score"] > before + 0.2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from toy_rank import rank_config, state_of, toy_ranking, write_toy
+from toy_rank import rank_config, state_of, toy_ranking
 from toy_tables import StoppedError
 
 from lgsid.arrays import IntArray
@@ -213,28 +209,6 @@ def test_scores_do_not_depend_on_the_mode_it_was_left_in(toy: SampleFolder) -> N
     training.ranker.train()
     one, two = (predict(training.ranker, toy.file("test"), training.batcher) for _ in range(2))
     assert np.array_equal(one, two)
-
-
-def test_two_processes_under_torchrun(tmp_path: Path) -> None:
-    """They end with the same parameters, and those are better than at the start."""
-    samples = write_toy(tmp_path / "samples")
-    command = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(TESTS / "toy_rank.py"), str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / f"{number}.safetensors") for number in range(2))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    training = toy_ranking("din", samples, rank_config(distance=True), seed=0)
-    before = training.validate()["score"]
-    assert any(not torch.equal(tensor, one[key]) for key, tensor in state_of(training).items())
-    training.ranker.load_state_dict(one)
-    after = training.validate()["score"]
-    assert f"score {after:.4f}" in done.stdout, "that of the main process"
-    assert after > before + 0.05
 
 
 def test_the_trainer_s_examples_are_groups(toy: SampleFolder) -> None:
