@@ -1,6 +1,6 @@
 """A toy city in which each user keeps to one cluster of items, its samples on disk, and rankers that learn in a second.
 
-Run as a script, it is what `torchrun` starts in the tests of training.
+Its `main` is run by two processes in the tests of training.
 """
 
 from __future__ import annotations

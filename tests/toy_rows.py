@@ -1,6 +1,6 @@
 """Packed rows that are made by hand: users who go round in circles of shops, so that what comes next can be learned.
 
-Run as a script, it is what `torchrun` starts in the tests of training.
+Its `main` is run by two processes in the tests of training.
 """
 
 from __future__ import annotations

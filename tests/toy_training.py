@@ -1,4 +1,4 @@
-"""A small problem for the training loop, and the script that `torchrun` starts in its tests."""
+"""A small problem for the training loop, and what two processes do with it in its tests."""
 
 from __future__ import annotations
 
