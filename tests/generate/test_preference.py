@@ -171,7 +171,7 @@ def test_lists_come_within_reach_and_ranking_stays(trained: tuple[dict[str, Tens
 
 
 def test_lists_go_to_higher_order_values(trained: tuple[dict[str, Tensor], float]) -> None:
-    config = options({"interest": 0.0, "reach": 0.0, "value": 1.0, "share": 0.6})
+    config = options({"interest": 0.0, "reach": 0.0, "value": 1.0, "share": 0.3})
     _, course = aligned(trained, config, data=city(amount_N=AMOUNT_N))
     (done,) = course["rounds"]
     assert done["kept"]

@@ -16,9 +16,7 @@ from lgsid.errors import ConfigError
 from lgsid.sid.autoencoder import Autoencoder, nearest, rotate, straight_through
 from lgsid.sid.autoencoder_training import Source, _revive_all, _Task, _unit_latents, train, uniformity
 
-SMALL = AutoencoderConfig(
-    hidden=(64,), latent=8, steps=240, warm_steps=120, batch=64, learning_rate=5e-3, validations=3
-)
+SMALL = AutoencoderConfig(hidden=(64,), latent=8, steps=120, warm_steps=60, batch=64, learning_rate=5e-3, validations=3)
 
 
 def points(items: int = 400, seed: int = 0) -> Tensor:
@@ -137,7 +135,7 @@ def test_a_large_catalogue_costs_no_more_updates_and_is_never_asked_for_at_once(
         return x[torch.from_numpy(rows)]
 
     _, histories = train(source, len(x), 3, 8, SMALL, 0)
-    assert sum(history.steps for history in histories) == 240
+    assert sum(history.steps for history in histories) == 120
     assert most <= 4_096
     assert total < 80_000
 
