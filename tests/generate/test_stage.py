@@ -105,7 +105,7 @@ def test_the_saved_model_gives_the_measured_figures(
 
 
 def test_it_goes_on_where_it_was_stopped(configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, run = generated(configured, "generate.models=[tiger]", "generate.epochs=1.5")
+    config, run = generated(configured, "generate.models=[tiger]", "generate.epochs=0.5")
     whole = execute(config, run, last=GENERATE, force=True)
     parameters = {name: tensor.clone() for name, tensor in model_of(run).items()}
     real = generating.measured

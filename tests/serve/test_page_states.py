@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,13 +119,13 @@ def test_without_the_map_library_there_are_lists(server: Server, browser: Any) -
     assert errors == []
 
 
-def test_a_server_that_stops_or_has_too_much_to_do(browser: Any, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_or_has_too_much_to_do(server: Server, browser: Any) -> None:
     errors: list[str] = []
-    with serving(tmp_path, 300) as server, new_page(browser, viewport={"width": 1200, "height": 800}) as page:
+    with new_page(browser, viewport={"width": 1200, "height": 800}) as page:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url)
         page.wait_for_selector(".answer li")
-        server.stop()
+        page.context.set_offline(True)
         page.click("#go")
         page.wait_for_selector("#results [role=alert]")
         assert "does not answer" in page.inner_text("#results")
@@ -134,6 +133,7 @@ def test_a_server_that_stops_or_has_too_much_to_do(browser: Any, tmp_path: Path)
         assert "does not answer" in page.inner_text("#status")
         shot(page, "error")
         busy = {"error": {"code": "overloaded", "message": "too much", "fix": "later", "request_id": "r"}}
+        page.context.set_offline(False)
         page.route("**/v1/recommend", lambda route: route.fulfill(status=503, json=busy))
         page.click("#again")
         page.locator("#results", has_text="too much to do").wait_for()

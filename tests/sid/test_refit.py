@@ -15,6 +15,7 @@ from toy_run import toy_run
 from lgsid.artifact import MANIFEST, RunFolder
 from lgsid.config import RunConfig, SidConfig, load_run_config
 from lgsid.errors import ConfigError, DataError
+from lgsid.evaluate import plots
 from lgsid.pipeline import SID, STAGES, execute, plan
 from lgsid.sid.assign import assign_in_run, assign_new
 from lgsid.sid.catalogue import current_catalogue, map_embeddings, sid_catalogue
@@ -45,7 +46,10 @@ def run(made: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     return RunFolder(made / "run")
 
 
-def test_the_new_run_is_complete_and_like_any_other(run: RunFolder, tmp_path: Path) -> None:
+def test_the_new_run_is_complete_and_like_any_other(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "DPI", 60)  # no dot of the report is looked at
     out = RunFolder(tmp_path / "new")
     figures = refit_run(run, out, STAGES)
     before = current_catalogue(run)
