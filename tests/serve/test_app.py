@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -258,3 +259,20 @@ def test_requests_cover_the_contract() -> None:
     filters = {field.name for field in dataclasses.fields(contract.Filters)}
     assert filters == set(schemas.FiltersGiven.model_fields) - {"open_now"}
     assert {field.name for field in dataclasses.fields(contract.Reach)} == set(schemas.ReachGiven.model_fields)
+
+
+@pytest.mark.parametrize("asked", [{**ASK, "user_id": "u"}, {**ASK, "model": "none"}, {**ASK, "k": 0}, {"place": {}}])
+def test_the_short_way_and_fastapis_answer_alike(asked: dict[str, Any]) -> None:
+    """Only the plain media type goes the short way."""
+    found = []
+    with service() as client:
+        for media_type in ("application/json", "application/json; charset=utf-8", "application/vnd.api+json"):
+            headers = {"Content-Type": media_type, "X-Request-ID": "the-same-id"}
+            response = client.post("/v1/recommend", content=json.dumps(asked), headers=headers)
+            told = response.json()
+            told.pop("milliseconds", None)
+            found.append((response.status_code, told, response.headers["content-type"]))
+        counts = client.get("/metrics").text
+    assert found[0] == found[1] == found[2]
+    assert 'endpoint="/v1/recommend"' in counts
+    assert 'endpoint="none"' not in counts

@@ -110,9 +110,11 @@ def test_travel_time_and_polygon(engine: RunEngine, items: pl.DataFrame) -> None
 def test_unknown_items_of_a_history_are_left_out_and_told(engine: RunEngine, items: pl.DataFrame) -> None:
     known = tuple(items["item_id"][:4])
     plain = engine.recommend(ask_at(items, k=5, history=known), [])
-    mixed = engine.recommend(ask_at(items, k=5, history=(known[0], "who?", *known[1:], "what?")), [])
+    ask = ask_at(items, k=5, history=(known[0], "who?", *known[1:], "what?"))
+    mixed = engine.recommend(ask, [])
     assert [item.item_id for item in mixed.items] == [item.item_id for item in plain.items]
     assert "2 visits of the history left out" in mixed.note
+    assert engine.recommend(replace(ask, language="zh"), []).note == "历史中有2次访问未计入：没有这样的商品。"
     assert plain.note == ""
 
 
@@ -144,6 +146,8 @@ def test_empty_parts_get_an_answer_with_a_note(engine: RunEngine, items: pl.Data
     cut = engine.recommend(ask_at(items, radius_km=60, k=20, candidates=5), [])
     assert len(cut.items) == 5
     assert "Only the nearest 5 were looked at" in cut.note
+    chinese = engine.recommend(ask_at(items, radius_km=60, k=20, candidates=5, language="zh"), [])
+    assert chinese.note.endswith("个商品。只看了最近的5个。")
 
 
 @pytest.mark.parametrize(

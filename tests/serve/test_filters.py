@@ -18,6 +18,7 @@ from lgsid.serve.base import RequestError
 from lgsid.serve.filters import Filters, Wanted, tidy
 from lgsid.serve.hours import QUARTERS, OpeningHours, parse_hours, quarter_of
 from lgsid.serve.nearby import Shelf
+from lgsid.serve.notes import filter_words, reach_words
 from lgsid.serve.reach import Circle, Place, Polygon
 
 CATEGORIES = [None, "Food > Pizza", "Food > Sushi", "food  >  pizza > Slices", "Bars | Food", "Foodstore", "Shops;Bars"]
@@ -238,18 +239,38 @@ def test_empty_answers_say_why() -> None:
     })  # fmt: skip
     shelf = Shelf.of(items, CONFIG)
     wanted = Wanted(categories=("Food",), most_price=10, open_at=MONDAY)
-    assert shelf.search(HERE, Circle(1), wanted).words == (
+    assert reach_words(shelf.search(HERE, Circle(1), wanted)) == (
         "3 items within 1 km; category Food rules out 1; price up to 10 rules out 2 (1 of them unknown); "
         "open on Mo at 00:00 rules out 2 (1 of them unknown); 0 items left; "
         "without 'open on Mo at 00:00' there would be 1."
     )
-    blameless = Wanted(categories=("nowhere",), most_price=1)
-    assert shelf.search(HERE, Circle(1), blameless).words.endswith("no single filter is to blame.")
-    assert (
-        shelf.search(Place(40.1, -74), Circle(1)).words == "No item lies within 1 km; the nearest one is 10.9 km away."
+    assert reach_words(shelf.search(HERE, Circle(1), wanted), "zh") == (
+        "1公里内有3个商品；“类别Food”排除1个；“价格不超过10”排除2个（其中1个未知）；"
+        "“周一00:00营业”排除2个（其中1个未知）；剩0个；去掉“周一00:00营业”会有1个。"
     )
-    assert shelf.search(Place(0, 0), Circle(1)).words == "No item lies within 1 km."
-    assert shelf.search(HERE, Polygon([(39, -75), (39, -73), (41, -74)])).words == "3 items in the area."
+    blameless = Wanted(categories=("nowhere",), most_price=1)
+    nothing = shelf.search(HERE, Circle(1), blameless)
+    assert reach_words(nothing).endswith("no single filter is to blame.")
+    assert reach_words(nothing, "zh").endswith("去掉任何单个条件都没有结果。")
+    far = shelf.search(Place(40.1, -74), Circle(1))
+    assert reach_words(far) == "No item lies within 1 km; the nearest one is 10.9 km away."
+    assert reach_words(far, "zh") == "1公里内没有商品；最近的在10.9公里外。"
+    assert reach_words(shelf.search(Place(0, 0), Circle(1))) == "No item lies within 1 km."
+    area = shelf.search(HERE, Polygon([(39, -75), (39, -73), (41, -74)]))
+    assert [reach_words(area), reach_words(area, "zh")] == ["3 items in the area.", "区域内有3个商品。"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "words"),
+    [
+        (Wanted(brands=("A", "B")), "brand", ("brand A or B", "品牌A或B")),
+        (Wanted(least_price=5), "price", ("price from 5", "价格不低于5")),
+        (Wanted(least_price=5, most_price=9.5), "price", ("price from 5 to 9.5", "价格5至9.5")),
+        (Wanted(without=(1, 2)), "without", ("without 2 given items", "除去给定的2个")),
+    ],
+)
+def test_filters_in_words(wanted: Wanted, name: str, words: tuple[str, str]) -> None:
+    assert (filter_words(name, wanted), filter_words(name, wanted, "zh")) == words
 
 
 def test_moments_are_read_in_the_items_time_zone() -> None:

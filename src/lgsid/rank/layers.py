@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Dice(nn.Module):
@@ -33,11 +34,8 @@ class Dice(nn.Module):
     def _at_inference(self, x: Tensor) -> Tensor:
         """The same in one tensor and a third of the time."""
         mean_A, variance_A = self.norm.running_mean, self.norm.running_var
-        assert mean_A is not None
-        assert variance_A is not None
-        scale_A = (variance_A + self.norm.eps).rsqrt_()
-        p = torch.addcmul(-mean_A * scale_A, x, scale_A).sigmoid_()
-        return torch.addcmul(self.alpha, p, 1 - self.alpha, out=p).mul_(x)
+        p = functional.batch_norm(x.reshape(-1, x.shape[-1]), mean_A, variance_A, eps=self.norm.eps).sigmoid_()
+        return torch.addcmul(self.alpha, p, 1 - self.alpha, out=p).view_as(x).mul_(x)
 
 
 class Mlp(nn.Module):

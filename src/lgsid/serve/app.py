@@ -20,6 +20,7 @@ from lgsid.config.serve import ServeConfig
 from lgsid.errors import LgsidError
 from lgsid.serve import endpoints, operations, schemas
 from lgsid.serve.base import HistoryStore
+from lgsid.serve.direct import Direct
 from lgsid.serve.failures import Refusal, answer_error, invalid
 from lgsid.serve.limits import Guard
 from lgsid.serve.page_endpoints import add_page
@@ -119,6 +120,7 @@ def _errors(app: FastAPI) -> None:
 def _layers(app: FastAPI, service: Service) -> None:
     """Innermost first."""
     limits = service.config.limits
+    app.add_middleware(Direct, service=service)
     app.add_middleware(Guard, config=limits, telemetry=service.telemetry)
     if limits.origins:
         headers = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"]

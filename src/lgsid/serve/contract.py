@@ -72,7 +72,7 @@ class Ask:
         model: name of the ranker or generator; None is the version's default one of the mode.
         now_ms: when, milliseconds since 1970 UTC.
         candidates: most items that the interest stage looks at, the nearest ones.
-        language: of the reasons.
+        language: of the reasons and the note.
     """
 
     place: Place

@@ -33,7 +33,7 @@ from lgsid.serve.contract import Answer, Ask, Filters, Found, Meaning, Place, Re
 from lgsid.serve.filters import Wanted
 from lgsid.serve.interest import Models, best
 from lgsid.serve.meaning import meaning_of
-from lgsid.serve.nearby import Nearby
+from lgsid.serve.notes import note
 from lgsid.serve.reasons import Facts, Visited, kinds_of, popular_among, reason
 from lgsid.serve.search import SearchIndex
 from lgsid.serve.similar import Vectors
@@ -133,9 +133,9 @@ class RunEngine:
         mode: TravelMode = ask.reach.travel_mode if ask.reach.travel_minutes is not None else "walk"
         facts = _facts(state.catalogue, history, rows_C, distance_C, place_K, mode, config)
         items = _recommended(state.catalogue, rows_C[place_K], score_C[place_K], facts, ask)
-        note = _note(ask, nearby, history, len(items), len(rows_C))
+        words = note(nearby, ask.k, len(items), history.unknown, ask.language)
         clock.mark("words")
-        return Answer(items, self.version, name, nearby.reachable, len(rows_C), note, clock.milliseconds())
+        return Answer(items, self.version, name, nearby.reachable, len(rows_C), words, clock.milliseconds())
 
     # --- Look up ------------------------------------------------------------------------------------------------------
     def similar(self, item_id: str, k: int, aligned: bool = True) -> list[Found]:
@@ -336,17 +336,3 @@ def _found(catalogue: Catalogue, rows: IntArray, score: DoubleArray, near: Place
         distance = haversine_km(near.lat_deg, near.lon_deg, lat, lon).tolist()
     told = _told(catalogue, rows)
     return [Found(*what, fit, km) for what, fit, km in zip(told, score.tolist(), distance, strict=True)]
-
-
-def _note(ask: Ask, nearby: Nearby, history: History, answered: int, candidates: int) -> str:
-    said = []
-    if answered < ask.k:
-        said.append(nearby.words)
-        if answered < candidates:
-            said.append(f"{candidates - answered:,} candidates have a SID or an item that the model does not know.")
-        elif candidates < nearby.left and candidates < ask.k:
-            said.append(f"Only the nearest {candidates:,} were looked at.")
-    if history.unknown:
-        visits = "1 visit" if history.unknown == 1 else f"{history.unknown:,} visits"
-        said.append(f"{visits} of the history left out: no such item is served.")
-    return " ".join(said)

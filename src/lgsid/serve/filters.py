@@ -17,7 +17,7 @@ from lgsid.arrays import BoolArray, CodeArray, DoubleArray, IntArray
 from lgsid.data.labels import SEPARATORS
 from lgsid.serve.base import RequestError
 from lgsid.serve.hours import COLUMN as HOURS
-from lgsid.serve.hours import DAYS, OpeningHours, merged_codes, quarter_of
+from lgsid.serve.hours import OpeningHours, merged_codes, quarter_of
 
 PATH = " > "
 
@@ -64,14 +64,12 @@ class Step:
 
     Attributes:
         name: `category`, `brand`, `price`, `open` or `without`.
-        words: the filter in words.
         removed: items that this filter rules out, whatever the others say.
         unknown: those among them that it rules out because the catalogue does not say.
         only: items that no other filter rules out: so many more there would be without this one.
     """
 
     name: str
-    words: str
     removed: int
     unknown: int
     only: int
@@ -149,22 +147,21 @@ class Filters:
         rows_M = np.arange(len(self)) if rows_M is None else rows_M
         tests = self._tests(wanted, rows_M)
         failed_M = np.zeros(len(rows_M), dtype=np.int64)
-        for _, _, passed_M, _ in tests:
+        for _, passed_M, _ in tests:
             failed_M += ~passed_M
         steps = [
             Step(
                 name,
-                words,
                 removed=int((~passed_M).sum()),
                 unknown=int((~passed_M & unknown_M).sum()),
                 only=int(((failed_M == 1) & ~passed_M).sum()),
             )
-            for name, words, passed_M, unknown_M in tests
+            for name, passed_M, unknown_M in tests
         ]
         return Kept(failed_M == 0, tuple(steps))
 
-    def _tests(self, wanted: Wanted, rows_M: IntArray) -> list[tuple[str, str, BoolArray, BoolArray]]:
-        """Name, words, whether each row passes, and whether its value is unknown."""
+    def _tests(self, wanted: Wanted, rows_M: IntArray) -> list[tuple[str, BoolArray, BoolArray]]:
+        """Name, whether each row passes, and whether its value is unknown."""
         tests = []
         for name, labels, names in (
             ("category", self._category, wanted.categories),
@@ -172,14 +169,14 @@ class Filters:
         ):
             if names:
                 self._require(name)
-                tests.append((name, f"{name} {' or '.join(names)}", *labels.among(names, rows_M)))
+                tests.append((name, *labels.among(names, rows_M)))
         if wanted.least_price is not None or wanted.most_price is not None:
-            tests.append(("price", _price_words(wanted), *self._priced(wanted, rows_M)))
+            tests.append(("price", *self._priced(wanted, rows_M)))
         if wanted.open_at is not None:
-            tests.append(("open", _open_words(wanted.open_at), *self._open(wanted.open_at, wanted, rows_M)))
+            tests.append(("open", *self._open(wanted.open_at, wanted, rows_M)))
         if wanted.without:
             kept_M = ~np.isin(rows_M, np.array(wanted.without))
-            tests.append(("without", f"without {len(wanted.without)} given items", kept_M, np.zeros_like(kept_M)))
+            tests.append(("without", kept_M, np.zeros_like(kept_M)))
         return tests
 
     def _priced(self, wanted: Wanted, rows_M: IntArray) -> tuple[BoolArray, BoolArray]:
@@ -265,15 +262,3 @@ def _column(items: pl.DataFrame, name: str) -> pl.Series:
         return pl.Series(name, [None] * len(items), dtype=pl.String)
     column = items[name].cast(pl.String).str.strip_chars()
     return column.set(column == "", None)
-
-
-def _price_words(wanted: Wanted) -> str:
-    if wanted.least_price is None:
-        return f"price up to {wanted.most_price:g}"
-    if wanted.most_price is None:
-        return f"price from {wanted.least_price:g}"
-    return f"price from {wanted.least_price:g} to {wanted.most_price:g}"
-
-
-def _open_words(moment: datetime) -> str:
-    return f"open on {DAYS[moment.weekday()]} at {moment:%H:%M}"

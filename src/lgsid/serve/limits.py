@@ -136,7 +136,8 @@ class Lane:
         future = self._pool.submit(self._do, work, time.monotonic())
         future.add_done_callback(lambda _: self._count(inside=-1))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             raise self._shed("too_slow", f"no answer within {self._seconds:g} s") from None
 
@@ -199,7 +200,7 @@ class Guard:
             trace_of(scope).code = refusal.code
             await refusal.response(trace_of(scope).request_id)(scope, receive, send)
         else:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, replay(body, receive), send)
         finally:
             self._in_flight -= 1
 
@@ -255,7 +256,8 @@ class Guard:
         if len(length) > 19 or (length.isdecimal() and int(length) > most):
             raise _too_large(most)
         try:
-            return await asyncio.wait_for(_read(receive, most), self._config.body_seconds)
+            async with asyncio.timeout(self._config.body_seconds):
+                return await _read(receive, most)
         except TimeoutError:
             words = f"the body did not arrive within {self._config.body_seconds:g} s"
             raise Refusal(408, "slow_body", words, "send smaller batches") from None
@@ -284,7 +286,8 @@ async def _read(receive: Receive, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read again, and then what comes after it."""
     given = False
 
     async def again() -> Message:

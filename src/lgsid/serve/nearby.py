@@ -27,6 +27,7 @@ class Nearby:
         steps: what each filter did.
         nearest_km: where nothing is within reach, how far the nearest item is; None if it is beyond the largest
             radius, or something is.
+        area, wanted: what was asked for.
     """
 
     found: Found
@@ -35,31 +36,7 @@ class Nearby:
     steps: tuple[Step, ...]
     nearest_km: float | None
     area: Area
-
-    @property
-    def words(self) -> str:
-        """How many there are, and what ruled out the others, as text."""
-        where = f"within {self.area.radius_km:.3g} km" if isinstance(self.area, Circle) else "in the area"
-        if not self.reachable:
-            nearest = "" if self.nearest_km is None else f"; the nearest one is {self.nearest_km:.3g} km away"
-            return f"No item lies {where}{nearest}."
-        said = [f"{_items(self.reachable)} {where}"]
-        said += [f"{step.words} rules out {_counted(step)}" for step in self.steps]
-        if self.steps:
-            said.append(f"{_items(self.left)} left")
-        helpful = max(self.steps, key=lambda step: step.only, default=None)
-        if not self.left and helpful is not None:
-            some = f"without '{helpful.words}' there would be {helpful.only:,}"
-            said.append(some if helpful.only else "no single filter is to blame")
-        return "; ".join(said) + "."
-
-
-def _items(count: int) -> str:
-    return f"{count:,} item{'' if count == 1 else 's'}"
-
-
-def _counted(step: Step) -> str:
-    return f"{step.removed:,}" + (f" ({step.unknown:,} of them unknown)" if step.unknown else "")
+    wanted: Wanted
 
 
 @dataclass(frozen=True)
@@ -116,7 +93,7 @@ class Shelf:
         if not len(reachable):
             nearest = self.reach.nearest(place, self.config.most_radius_km)
             nearest_km = float(nearest.distance_km_M[0]) if len(nearest) else None
-        return Nearby(found, len(reachable), len(left), kept.steps, nearest_km, area)
+        return Nearby(found, len(reachable), len(left), kept.steps, nearest_km, area, wanted)
 
     def _check(self, area: Area) -> None:
         most_km, most_vertices = self.config.most_radius_km, self.config.most_vertices

@@ -142,7 +142,7 @@ class RecommendRequest(Given):
     candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)] | None = None
     """Most items within reach that the models look at, the nearest ones; the service's default without it."""
     language: Literal["en", "zh"] = "en"
-    """Of the reasons."""
+    """Of the reasons and the note."""
 
     @model_validator(mode="after")
     def _one_history(self) -> RecommendRequest:

@@ -22,7 +22,7 @@ export function showAnswer(answer, context) {
     el("div", { class: "head" },
       el("h2", {}, t("results.head", { n: number(answer.items.length), reachable: number(answer.reachable) })),
       el("p", { class: "quiet" }, t("results.how", { model: modelWords(answer.model), ms: number(answer.milliseconds.total, 1) }))),
-    answer.note && answer.items.length ? el("p", { class: "note", lang: "en" }, answer.note) : "",
+    answer.note && answer.items.length ? el("p", { class: "note" }, answer.note) : "",
     el("ol", { class: "answer" }, items));
 }
 
@@ -46,7 +46,7 @@ export function showNothing(answer, { farther, clear, filtered }) {
   const actions = [el("button", { type: "button", id: "farther", onclick: farther }, t("empty.farther"))];
   if (filtered) actions.push(el("button", { type: "button", onclick: clear }, t("empty.filters")));
   showEmpty(t("empty.none"), actions);
-  byId("results").firstChild.firstChild.after(el("p", { class: "quiet", lang: "en" }, answer.note));
+  byId("results").firstChild.firstChild.after(el("p", { class: "quiet" }, answer.note));
   say(`${t("empty.none")} ${answer.note}`);
 }
 
