@@ -33,7 +33,7 @@ from lgsid.artifact import RunFolder, sha256_json, versions, write_json
 from lgsid.geo import haversine_km
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "bench" / "serve_load.json"
-APPENDS_PER_SECOND, CONNECTIONS, CHECKED, PEOPLE, WARM_UP_SECONDS = 10, 64, 20, 5_000, 10.0
+APPENDS_PER_SECOND, CHECKED, PEOPLE, WARM_UP_SECONDS, IDLE_SECONDS = 10, 20, 5_000, 10.0, 30.0
 
 
 class Connections:
@@ -41,22 +41,29 @@ class Connections:
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of an answer."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+        reader, writer = await self._connected()
         head = f"POST {path} HTTP/1.1\r\nHost: {self._address[0]}\r\nContent-Type: application/json\r\n"
         writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
         length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
         content = await reader.readexactly(length)
-        self._idle.append((reader, writer))
+        self._idle.append((time.monotonic(), reader, writer))
         return int(lines[0].split()[1]), content
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle and time.monotonic() - self._idle[0][0] > IDLE_SECONDS:  # the server will hang up soon
+            self._idle.pop(0)[2].close()
+        if self._idle:
+            return self._idle.pop()[1:]
+        return await asyncio.open_connection(*self._address)
 
     def close(self) -> None:
         """Hang up."""
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
 
 
@@ -208,7 +215,7 @@ def started(run: RunFolder, folder: Path) -> tuple[subprocess.Popen[str], int, f
     began = time.perf_counter()
     store = f"histories.url=sqlite:///{folder / 'load.sqlite'}"
     command = [sys.executable, "-m", "lgsid", "serve", str(run.root), "--port", "0", "--set", store]
-    limits = ["--set", "limits.requests_per_second=1000", "--set", "limits.burst=2000"]
+    limits = ["--set", "limits.requests_per_second=1000", "--set", "limits.burst=2000"]  # one client is all of them
     with (folder / "access.log").open("w") as log:
         process = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, stdout=log, text=True)
     assert process.stderr is not None
