@@ -115,22 +115,6 @@ def test_one_pair_can_be_trained_on() -> None:
     assert unit.activation.norm.running_var.isfinite().all()
 
 
-@pytest.mark.parametrize(("candidates", "visits"), [(1, 1), (1, 30), (20, 1), (20, 30)])
-def test_one_request_that_is_only_scored(candidates: int, visits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another order of the same sums, without a product for each candidate: only in evaluation without gradients."""
-    unit = toy_unit(12, (8, 4)).eval()
-    q_BCD, h_BTD = torch.randn(1, candidates, 12).double(), torch.randn(1, visits, 12).double()
-    with_gradients = unit(q_BCD, h_BTD)
-    two = torch.no_grad()(unit)(q_BCD.repeat(2, 1, 1), h_BTD.repeat(2, 1, 1))
-    monkeypatch.delattr(din, "_Products")
-    with torch.inference_mode():
-        found = unit(q_BCD, h_BTD)
-        with pytest.raises(NameError):
-            unit.train()(q_BCD, h_BTD)
-    torch.testing.assert_close(found, with_gradients)
-    torch.testing.assert_close(found, two[:1])
-
-
 def test_padding_does_not_matter() -> None:
     ranker = toy_ranker(Din, toy_config(history=12)).eval()
     batch = toy_batch()

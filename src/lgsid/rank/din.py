@@ -35,8 +35,7 @@ class ActivationUnit(nn.Module):
     """The network that weighs a visit for a candidate: fully connected layers over [q, h, q − h, q ⊙ h].
 
     The first layer is linear in these four, so its products with q and with h are taken once for each candidate and
-    once for each visit; only q ⊙ h needs one for each pair. For one visit it is linear in q: where a single request is
-    only to be scored, one matrix product of all visits' weights with all candidates takes the place of many small ones.
+    once for each visit; only q ⊙ h needs one for each pair.
     """
 
     def __init__(self, dim: int, hidden: tuple[int, ...]) -> None:
@@ -50,8 +49,6 @@ class ActivationUnit(nn.Module):
 
     def forward(self, q_BCD: Tensor, h_BTD: Tensor) -> Tensor:
         """Weights (B, C, T)."""
-        if len(q_BCD) == 1 and not self.training and not torch.is_grad_enabled():
-            return self._of_one_request(q_BCD[0], h_BTD[0])[None]
         q_CBD, h_TBD = q_BCD.transpose(0, 1).contiguous(), h_BTD.transpose(0, 1).contiguous()
         bias_A1 = self.of_candidate.bias[:, None]
         q_AX = torch.addmm(bias_A1, self.of_candidate.weight, q_CBD.flatten(0, 1).t())
@@ -59,14 +56,6 @@ class ActivationUnit(nn.Module):
         x_AP = _Products.apply(q_CBD, h_TBD, self.of_product.weight, q_AX, h_AX)  # type: ignore[no-untyped-call]
         weight_P1: Tensor = self.rest(_dice(self.activation, x_AP).t())
         return weight_P1.view(len(q_CBD), *h_TBD.shape[:2]).permute(2, 0, 1)
-
-    def _of_one_request(self, q_CD: Tensor, h_TD: Tensor) -> Tensor:
-        """Weights (C, T) of a single request; here pairs are the first axis."""
-        weight_TAD = torch.addcmul(self.of_candidate.weight, self.of_product.weight, h_TD[:, None])
-        bias_TA = torch.addmm(self.of_candidate.bias, h_TD, self.of_visit.weight.t())
-        x_PA = torch.addmm(bias_TA.flatten(), q_CD, weight_TAD.flatten(0, 1).t()).view(-1, bias_TA.shape[1])
-        weight_P1: Tensor = self.rest(self.activation(x_PA))
-        return weight_P1.view(len(q_CD), len(h_TD))
 
 
 class Din(Ranker):

@@ -19,7 +19,9 @@ from lgsid.data.labels import REGIONS, region_path
 from lgsid.errors import ArtifactError
 from lgsid.geo import unit_sphere
 from lgsid.rank.base import Batch, Ranker
+from lgsid.rank.din import Din
 from lgsid.rank.features import sid_rows
+from lgsid.rank.lean import LeanDin
 from lgsid.rank.loader import distance_bands, gap_buckets, hour_and_day, shared_regions
 from lgsid.serve.asked import Asked
 from lgsid.sid.base import Tokenizer
@@ -109,6 +111,7 @@ class RankerInterest:
             )
         self._features = _FeatureRows(ranker, fit_items, fit_codes_NM, tokenizer)
         self._ranker = self._trained = ranker.eval().over(ranker.items.with_unseen().with_vectors())
+        self._lean = LeanDin(self._trained) if isinstance(self._trained, Din) else None
         self._row_N = np.arange(len(fit_items))
         self._places: Places | None = None
 
@@ -138,7 +141,11 @@ class RankerInterest:
     @torch.inference_mode()
     def scores(self, asked: Asked) -> FloatArray:
         """Logits of the candidates, (C,)."""
-        logit_BC: Tensor = self._ranker(self.batch(asked)).logit_BC
+        batch = self.batch(asked)
+        if self._lean is None:
+            logit_BC: Tensor = self._ranker(batch).logit_BC
+        else:
+            logit_BC = self._lean(self._ranker.items(batch.items_U), batch)
         logit_C: FloatArray = logit_BC[0].float().numpy()
         return logit_C
 
@@ -147,12 +154,12 @@ class RankerInterest:
         length = min(len(asked.history), self._ranker.history_length)
         history_T = asked.history.rows_T[len(asked.history) - length :]
         items_U = self._row_N[np.concatenate([asked.rows_C, history_T])]  # some twice: their vectors are looked up
-        place_C, place_T = np.split(np.arange(len(items_U)), [len(asked.rows_C)])
+        place_X, candidates = np.arange(len(items_U)), len(asked.rows_C)
         gap_T = gap_buckets(asked.now_s - asked.history.time_T[len(asked.history) - length :])
         hour_B, day_B = hour_and_day(np.array([asked.now_s]))
         tensors = {
-            "candidates_BC": place_C,
-            "history_BT": _padded(place_T),
+            "candidates_BC": place_X[:candidates],
+            "history_BT": _padded(place_X[candidates:]),
             "mask_BT": _padded(np.ones(length, dtype=np.bool_)),
             "gap_BT": _padded(gap_T),
             "label_BC": np.zeros(len(asked.rows_C), dtype=np.float32),
@@ -169,23 +176,21 @@ class RankerInterest:
         assert self._places is not None
         here_3 = unit_sphere(asked.place.lat_deg, asked.place.lon_deg).astype(np.float32)
         code_N3 = self._places.regions.code_N3
-        here = code_N3[self._place_of(asked)]
-        rows_X, found = np.concatenate([asked.rows_C, history_T]), {}
+        here = code_N3[self._place_of(asked, here_3)]
+        rows_X, candidates, found = np.concatenate([asked.rows_C, history_T]), len(asked.rows_C), {}
         for name, value_X in (
             ("band", distance_bands(self._places.xyz_N3[rows_X], here_3)),
             ("region", shared_regions(code_N3[rows_X], here)),
         ):
-            found[f"{name}_BC"], value_T = np.split(value_X, [len(asked.rows_C)])
-            found[f"{name}_BT"] = _padded(value_T)
+            found[f"{name}_BC"], found[f"{name}_BT"] = value_X[:candidates], _padded(value_X[candidates:])
         return replace(batch, **{name: torch.from_numpy(array)[None] for name, array in found.items()})
 
-    def _place_of(self, asked: Asked) -> int:
+    def _place_of(self, asked: Asked, here_3: FloatArray) -> int:
         """The item whose regions are those of the user's place: the last visit's where they still are, else the
         nearest one's."""
         assert self._places is not None
         if len(asked.history):
             last = int(asked.history.rows_T[-1])
-            here_3 = unit_sphere(asked.place.lat_deg, asked.place.lon_deg).astype(np.float32)
             if (self._places.xyz_N3[last] == here_3).all():
                 return last
         return asked.nearest()
