@@ -155,6 +155,12 @@ def held_mib(pid: int) -> dict[str, float]:
     return {"own": round(held["RssAnon"], 1), "files": round(held["RssFile"], 1)}
 
 
+def stolen_seconds() -> float:
+    """Time so far in which this machine's processors were given to other machines, where it is a virtual one."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -178,12 +184,14 @@ async def attack(
     await Load(connections, requests).run(args.rate / 2, WARM_UP_SECONDS)
     memory: list[dict[str, float]] = [held_mib(process.pid)]
     watcher = asyncio.ensure_future(_watch(process.pid, memory))
-    load, cpu = Load(connections, requests), cpu_seconds(process.pid)
+    load, cpu, stolen = Load(connections, requests), cpu_seconds(process.pid), stolen_seconds()
     await load.run(args.rate, args.seconds)
     watcher.cancel()
     connections.close()
-    return {**figures_of(load, args.seconds), "server_cpu_share": (cpu_seconds(process.pid) - cpu) / args.seconds,
-            "memory_mib": [*memory, held_mib(process.pid)]}  # fmt: skip
+    return {
+        **figures_of(load, args.seconds), "server_cpu_share": (cpu_seconds(process.pid) - cpu) / args.seconds,
+        "stolen_share": (stolen_seconds() - stolen) / args.seconds, "memory_mib": [*memory, held_mib(process.pid)],
+    }  # fmt: skip
 
 
 async def _watch(pid: int, memory: list[dict[str, float]]) -> None:

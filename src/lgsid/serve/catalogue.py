@@ -28,7 +28,7 @@ def values_at(column: pl.Series, rows: IntArray) -> list[Any]:
     """Values of a column at some rows; for the few of an answer much faster than gathering them in polars."""
     if len(rows) > _FEW:
         return column[rows].to_list()
-    return [column[row] for row in rows.tolist()]
+    return [column.item(row) for row in rows.tolist()]
 
 
 class IdIndex:

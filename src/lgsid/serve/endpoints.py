@@ -46,8 +46,7 @@ async def recommend(asked: schemas.RecommendRequest, request: Request, service: 
     total_ms = (time.perf_counter() - began) * 1e3
     steps = {"queue": queue_ms, **answer.milliseconds, "total": total_ms}
     trace_of(request.scope).steps = steps
-    told = schemas.RecommendAnswer.model_validate(dataclasses.replace(answer, milliseconds=steps))
-    return json_of(told.model_dump_json())
+    return json_of(schemas.answer_json(dataclasses.replace(answer, milliseconds=steps)))
 
 
 def _recommend(service: Service, ask: Ask) -> Answer:

@@ -28,6 +28,8 @@ from lgsid.serve.telemetry import configure_logging
 log = logging.getLogger("lgsid.serve")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+_GARBAGE = 20_000
+"""New objects after which Python looks for circles among them: some fifty answers."""
 _KEEP_ALIVE_SECONDS = 65
 """Longer than the minute for which most proxies keep a connection."""
 
@@ -61,6 +63,7 @@ def serve(run: Path, config: ServeConfig, host: str, port: int, workers: int = 1
     store = open_store(config.histories, run.resolve().parent)  # beside the run, so that the next one has them too
     gc.collect()
     gc.freeze()  # what is loaded now stays: no need to look through it again and again
+    gc.set_threshold(_GARBAGE)
     if not run_app(make_app(holder, store, config), host, port):
         log.error("some work did not end within limits.shutdown_seconds %g", limits.shutdown_seconds)
         sys.stdout.flush()

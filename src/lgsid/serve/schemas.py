@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from lgsid.config.serve import ReachConfig
 from lgsid.serve.base import MOST_CHARS, MOST_TIMESTAMP_MS, Event
-from lgsid.serve.contract import Ask, Mode, Place, Reach
+from lgsid.serve.contract import Answer, Ask, Mode, Place, Reach
 from lgsid.serve.contract import Filters as Wanted
 
 MOST_K = 200
@@ -353,6 +353,14 @@ class ProblemAnswer(Told):
     """Body of every answer that is not 2xx."""
 
     error: Problem
+
+
+_ANSWER = TypeAdapter(Answer)
+
+
+def answer_json(answer: Answer) -> bytes:
+    """A `RecommendAnswer` as JSON: written as it is, since what the engine gives needs no check."""
+    return _ANSWER.dump_json(answer)
 
 
 def found_json(found: Sequence[Any], version: str) -> bytes:
