@@ -245,7 +245,9 @@ def short() -> str:
     ]
     rest = len(everything) - len(across)
     left_out = (
-        f" {rest} of {len(everything)} pairs of dataset and ranker have no cells of ID and LGSID yet and are left out." if rest else ""
+        f" {rest} of {len(everything)} pairs of dataset and ranker lack cells of ID or LGSID and are left out."
+        if rest
+        else ""
     )
     return table(" | ".join(["AUC", *names]), rows) + "\n\n" + _footnote(across) + left_out
 
