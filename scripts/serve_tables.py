@@ -22,18 +22,21 @@ def speed() -> str:
 
 
 def load() -> str:
-    """The service under load: all, the slowest minute, and the server's steps."""
+    """The service under load, each run: all of it, single minutes, and the server's steps."""
     rows = []
-    for cell in cells("bench", "serve_load.json"):
+    for run, cell in enumerate(cells("bench", "serve_load*.json"), start=1):
         m = cell["metrics"]
         minutes = sorted(m["recommend_by_minute_ms"], key=lambda minute: float(minute["p99"]))
+        refused = m["recommend_outcomes"].get("503", 0) / sum(m["recommend_outcomes"].values())
+        stolen = f", {m['stolen_share']:.2f} processors stolen" if "stolen_share" in m else ""
+        used = f"{m['server_cpu_share']:.2f} processors used{stolen}, {100 * refused:.2f} % refused"
         parts = {
-            "recommend, as clients see it": m["recommend_ms"],
+            f"run {run}, as clients see it ({used})": m["recommend_ms"],
             "… in the quickest minute": minutes[0],
             "… in the median minute": minutes[len(minutes) // 2],
             "… in the slowest minute": minutes[-1],
             **{f"… in the server: {name}": step for name, step in m["server_steps_ms"].items()},
-            "append an event, as clients see it": m["append_ms"],
+            "… append an event, as clients see it": m["append_ms"],
         }
         rows += [
             [name, *(f"{times[at]:,.1f}" for at in ("p50", "p95", "p99", "most"))] for name, times in parts.items()

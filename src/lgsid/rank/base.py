@@ -30,8 +30,6 @@ BANDS = 16
 """Bands of the distance between user and item; see `lgsid.rank.loader`."""
 REGIONS = 4
 """How much of its region an item shares with the user's place: nothing, province, city, district."""
-_FEW_VISITS = 512
-"""Visits for which a table of all combinations of what `cross` adds up would cost more than it saves."""
 HOURS, DAYS = 24, 7
 
 
@@ -177,9 +175,6 @@ class Ranker(nn.Module, ABC):
             return gap_BTD
         assert batch.band_BT is not None
         assert batch.region_BT is not None
-        if batch.gap_BT.numel() < _FEW_VISITS:
-            sum_BTD: Tensor = self.gap(batch.gap_BT) + self.band(batch.band_BT) + self.region(batch.region_BT)
-            return sum_BTD
         # the tables are added up, not what is looked up in them: there are fewer combinations than visits
         table_VD = (self.gap.weight[:, None, None] + self.band.weight[:, None] + self.region.weight).flatten(0, 2)
         bucket_BT = (batch.gap_BT * BANDS + batch.band_BT) * REGIONS + batch.region_BT

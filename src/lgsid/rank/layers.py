@@ -32,7 +32,7 @@ class Dice(nn.Module):
         return x * (self.alpha + p * (1 - self.alpha))
 
     def _at_inference(self, x: Tensor) -> Tensor:
-        """The same in one tensor and a third of the time."""
+        """The same in one tensor."""
         mean_A, variance_A = self.norm.running_mean, self.norm.running_var
         p = functional.batch_norm(x.reshape(-1, x.shape[-1]), mean_A, variance_A, eps=self.norm.eps).sigmoid_()
         return torch.addcmul(self.alpha, p, 1 - self.alpha, out=p).view_as(x).mul_(x)

@@ -1,8 +1,8 @@
 """The short way to the endpoint that nearly all requests go to.
 
-Looking for a route, resolving dependencies and reading a body in FastAPI takes as much time as half of an answer. A
-recommendation that is asked for as the schema says is answered here, by the same function; everything else goes on to
-FastAPI, which says what is wrong with it.
+Looking for a route, resolving dependencies and reading a body are most of the time that FastAPI takes. A recommendation
+that is asked for as the schema says is answered here, by the same function; everything else goes on to FastAPI, which
+says what is wrong with it.
 """
 
 from __future__ import annotations
