@@ -202,7 +202,7 @@ def serving_claims(bench: dict[str, Cell]) -> list[list[str]]:
         ],
         [
             f"the same over HTTP, {load['rate']:g} a second for {bench['serve_load']['seconds'] / 60:g} minutes",
-            f"p50 {times['p50']:.1f} ms, p99 {times['p99']:.0f} ms; in an undisturbed minute {quick['p50']:.1f} and "
+            f"p50 {times['p50']:.1f} ms, p99 {times['p99']:.0f} ms; in its quickest minute {quick['p50']:.1f} and "
             f"{quick['p99']:.0f} ms", "–", "–", "`serve_load.py`",
         ],
     ]  # fmt: skip

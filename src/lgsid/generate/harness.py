@@ -131,15 +131,13 @@ def evaluate(
     for mode in modes:
         reach = Reach(lat_N, lon_N, reach_km) if mode == "reachable" else None
         ranked_RK, seconds = _ask(recommender, packer, event_R, here_R, max(ks), reach, batch)
-        ranked[mode], figures[mode] = (
-            ranked_RK,
-            {
-                **measure(ranked_RK, target_R, visits.new_E[event_R], ks),
-                "unreachable_share": unreachable_share(ranked_RK, here_R, lat_N, lon_N, reach_km),
-                "unnamed_share": unnamed_share(ranked_RK),
-                "seconds_per_1000": seconds / len(event_R) * 1_000,
-            },
-        )
+        ranked[mode] = ranked_RK
+        figures[mode] = {
+            **measure(ranked_RK, target_R, visits.new_E[event_R], ks),
+            "unreachable_share": unreachable_share(ranked_RK, here_R, lat_N, lon_N, reach_km),
+            "unnamed_share": unnamed_share(ranked_RK),
+            "seconds_per_1000": seconds / len(event_R) * 1_000,
+        }
     return Evaluation(figures, ranked)
 
 
