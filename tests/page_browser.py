@@ -117,6 +117,11 @@ def answered(page: Any, act: Callable[[], Any], path: str = "/v1/recommend") -> 
     return told
 
 
+def still(page: Any) -> None:
+    """Once the map glides no more: Leaflet drops arrow keys while it does."""
+    page.wait_for_selector(".leaflet-pan-anim, .leaflet-zoom-anim", state="detached")
+
+
 def set_reach(page: Any, at: int) -> None:
     page.eval_on_selector(
         "#reach",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_browser import CHROMIUM, Open, Server, answered, chromium, ids_and_titles, serving, set_reach, shot, watched
+from page_browser import CHROMIUM, Open, Server, answered, chromium, ids_and_titles, serving, set_reach, shot, still, watched
 
 pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -188,9 +188,10 @@ def test_search_and_the_keyboard_alone(opened: Open) -> None:
         seen |= set(page.evaluate("document.activeElement.id || document.activeElement.className").split())
     assert wanted <= seen
     page.focus("#map")
+    still(page)
     before = page.input_value("#coordinates")
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(600)
+    still(page)
     answered(page, lambda: page.keyboard.press("Enter"))
     assert page.input_value("#coordinates") != before
     unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, select, a[href]')].filter(node =>
