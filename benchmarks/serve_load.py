@@ -1,11 +1,11 @@
 """`lgsid serve` with a million items under load: 100 recommendations a second for ten minutes, over HTTP.
 
-    python benchmarks/serve_load.py --folder BIG [--rate 100] [--seconds 600]
+    python benchmarks/serve_load.py --folder BIG [--workers 1] [--rate 100] [--seconds 600]
 
-The server is a process of its own, started as an operator would, SQLite histories and request limits included. The
-load is *open*: requests are sent when they are due, whether or not earlier ones have been answered, and their time
-counts from when they were due, so a stall is not left out of the figures. Beside the recommendations events are
-appended, ten a second. Every 20th answer is checked: 20 items, all within reach, nearest-first candidates ranked.
+The server is started as an operator would, SQLite histories and request limits included. The load is *open*: requests
+are sent when they are due, whether or not earlier ones have been answered, and their time counts from when they were
+due, so a stall is not left out of the figures. Beside the recommendations events are appended, ten a second. Every 20th
+answer is checked: 20 items, all within reach, nearest-first candidates ranked.
 
 Latencies are by minute, and so is the server's memory. Cell: ``results/bench/serve_load.json``.
 """
@@ -17,6 +17,7 @@ import asyncio
 import json
 import os
 import random
+import selectors
 import subprocess
 import sys
 import time
@@ -148,11 +149,21 @@ def wrong_with(answer: Any, request: Request) -> str:
     return "" if scores == sorted(scores, reverse=True) else "not in order"
 
 
+def processes_of(pid: int) -> list[int]:
+    """A server and its workers, in /proc."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for task in tasks for child in task.read_text().split())]
+
+
 def held_mib(pid: int) -> dict[str, float]:
-    """Memory of a process: its own, and pages of files."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    held = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith("Rss")}
-    return {"own": round(held["RssAnon"], 1), "files": round(held["RssFile"], 1)}
+    """Memory of a server: its processes' own, and pages of files, of which all processes have the same."""
+    held: Counter[str] = Counter()
+    for process in processes_of(pid):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("Rss"):
+                held[line.split(":")[0]] += int(line.split()[1])
+    files = held["RssFile"] / len(processes_of(pid))
+    return {"own": round(held["RssAnon"] / 1024, 1), "files": round(files / 1024, 1)}
 
 
 def stolen_seconds() -> float:
@@ -162,9 +173,12 @@ def stolen_seconds() -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time of a server so far."""
+    ticks = 0
+    for process in processes_of(pid):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def attack(
@@ -184,12 +198,18 @@ async def attack(
     await Load(connections, requests).run(args.rate / 2, WARM_UP_SECONDS)
     memory: list[dict[str, float]] = [held_mib(process.pid)]
     watcher = asyncio.ensure_future(_watch(process.pid, memory))
-    load, cpu, stolen = Load(connections, requests), cpu_seconds(process.pid), stolen_seconds()
+    load, cpu, stolen, own = (
+        Load(connections, requests),
+        cpu_seconds(process.pid),
+        stolen_seconds(),
+        time.process_time(),
+    )
     await load.run(args.rate, args.seconds)
     watcher.cancel()
     connections.close()
     return {
         **figures_of(load, args.seconds), "server_cpu_share": (cpu_seconds(process.pid) - cpu) / args.seconds,
+        "load_cpu_share": (time.process_time() - own) / args.seconds,
         "stolen_share": (stolen_seconds() - stolen) / args.seconds, "memory_mib": [*memory, held_mib(process.pid)],
     }  # fmt: skip
 
@@ -218,11 +238,17 @@ def figures_of(load: Load, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def started(run: RunFolder, folder: Path) -> tuple[subprocess.Popen[str], int, float]:
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that sleeps to the microsecond: others wake at the next millisecond, and requests would be late."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def started(run: RunFolder, folder: Path, workers: int) -> tuple[subprocess.Popen[str], int, float]:
     """A server, its port, and the seconds until it listened."""
     began = time.perf_counter()
     store = f"histories.url=sqlite:///{folder / 'load.sqlite'}"
     command = [sys.executable, "-m", "lgsid", "serve", str(run.root), "--port", "0", "--set", store]
+    command += ["--workers", str(workers)]
     limits = ["--set", "limits.requests_per_second=1000", "--set", "limits.burst=2000"]  # one client is all of them
     with (folder / "access.log").open("w") as log:
         process = subprocess.Popen([*command, *limits], stderr=subprocess.PIPE, stdout=log, text=True)
@@ -238,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="the run is made and kept here: 3 GiB")
     parser.add_argument("--items", type=int, default=ITEMS)
+    parser.add_argument("--workers", type=int, default=1, help="processes that recommend beside the one that listens")
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -246,14 +273,16 @@ def main() -> None:
     requests = requests_of(run, PEOPLE)
     for path in args.folder.glob("load.sqlite*"):
         path.unlink()
-    process, port, seconds = started(run, args.folder)
+    process, port, seconds = started(run, args.folder, args.workers)
     try:
-        metrics = asyncio.run(attack(process, port, requests, args))
+        with asyncio.Runner(loop_factory=precise_loop) as runner:
+            metrics = runner.run(attack(process, port, requests, args))
     finally:
         process.terminate()
         status = process.wait(60)
     metrics |= {
         "items": args.items, "radius_km": RADIUS_KM, "candidates": CANDIDATES, "k": K, "rate": args.rate,
+        "workers": args.workers,
         "start_seconds": round(seconds, 1), "exit_status": status, "load": round(os.getloadavg()[0], 1),
     }  # fmt: skip
     for name, value in metrics.items():
@@ -261,7 +290,8 @@ def main() -> None:
     write_json(args.out, {
         "experiment": "bench", "dataset": f"world_{args.items}", "method": "lgsid", "model": "serve", "seed": 0,
         "metrics": metrics, "seconds": args.seconds, "peak_mib": max(sum(at.values()) for at in metrics["memory_mib"]),
-        "device": "cpu", "config_sha256": sha256_json([args.items, args.rate, args.seconds]), "versions": versions(),
+        "device": "cpu", "config_sha256": sha256_json([args.items, args.rate, args.seconds, args.workers]),
+        "versions": versions(),
     })  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from lgsid.config.serve_limits import LimitConfig
 from lgsid.errors import ArtifactError
 from lgsid.serve.app import make_app
 from lgsid.serve.base import Event, Health, RequestError
-from lgsid.serve.contract import Answer, Ask, Found, Meaning, Place, Recommended
+from lgsid.serve.contract import Answer, Ask, Found, Meaning, Place, Recommended, Written
+from lgsid.serve.schemas import write
 
 KEY, ADMIN_KEY = "a key for tests", "another key for tests"
 ASK: dict[str, Any] = {"place": {"lat_deg": 31.23, "lon_deg": 121.47}, "reach": {"radius_km": 3.0}, "k": 2}
@@ -51,6 +52,9 @@ class FakeEngine:
         steps = {"reach": 0.1, "interest": 0.2, "words": 0.1, "total": 0.4}
         note = "" if len(rows) == ask.k else "nothing else is near"
         return Answer(tuple(rows), self.version, "din", len(self.items), len(rows), note, steps)
+
+    def written(self, ask: Ask, stored: Sequence[Event]) -> Written:
+        return write(self.recommend(ask, stored))
 
     def similar(self, item_id: str, k: int, aligned: bool = True) -> list[Found]:
         self.before()

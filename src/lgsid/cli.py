@@ -201,7 +201,9 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option("--workers", help="1; start more instances for more.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, max=64, help="Processes that recommend beside the one that listens.")
+    ] = 0,
     set_: Set = [],  # noqa: B006
 ) -> None:
     """Answer requests for recommendations from RUN, and show its map, until a signal comes."""

@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_browser import CHROMIUM, Open, Server, answered, chromium, ids_and_titles, serving, set_reach, shot, still, watched
+from page_browser import (
+    CHROMIUM,
+    Open,
+    Server,
+    answered,
+    chromium,
+    ids_and_titles,
+    serving,
+    set_reach,
+    shot,
+    still,
+    watched,
+)
 
 pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")

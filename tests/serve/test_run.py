@@ -106,9 +106,9 @@ def test_a_killed_service_has_all_events_that_it_acknowledged(tmp_path: Path) ->
 
 
 def test_the_command_serves_a_run(tmp_path: Path) -> None:
-    """Every endpoint over a real engine; the histories lie beside the run."""
+    """Every endpoint over a real engine and its worker; the histories lie beside the run."""
     run = toy_run(tmp_path)
-    command = [sys.executable, "-m", "lgsid", "serve", str(run.root), "--port", "0"]
+    command = [sys.executable, "-m", "lgsid", "serve", str(run.root), "--port", "0", "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     first = process.stderr.readline()
@@ -126,7 +126,9 @@ def test_the_command_serves_a_run(tmp_path: Path) -> None:
             assert len(client.get(f"/v1/items/{best}/similar").json()["items"]) == 10
             assert client.get(f"/v1/explain/{best}").json()["sid"] == answer["items"][0]["sid"]
             assert client.get("/v1/search", params={"q": "pizza"}).json()["items"]
-            assert client.get("/v1/versions").json()["current"] == answer["version"]
+            versions = client.get("/v1/versions").json()
+            assert (versions["current"], versions["versions"][0]["workers"]) == (answer["version"], 1)
+            assert "lgsid_workers 1.0" in client.get("/metrics").text
             assert client.get("/v1/explain/999").status_code == 404
             assert client.post("/v1/recommend", json={**asked, "model": "none"}).status_code == 422
             assert client.post("/v1/recommend", json={**asked, "reach": {"radius_km": 9_000}}).status_code == 422
@@ -143,7 +145,6 @@ def test_the_command_serves_a_run(tmp_path: Path) -> None:
 def test_the_command_refuses_what_is_not_safe_or_not_there(tmp_path: Path) -> None:
     for arguments, words in (
         (["--host", "0.0.0.0"], "no API keys"),
-        (["--workers", "4"], "one process"),
         (["--set", "limits.queu=3"], "did you mean 'queue'"),
     ):
         result = CliRunner().invoke(cli, ["serve", str(tmp_path), *arguments])

@@ -135,6 +135,19 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Written:
+    """An answer as JSON but for its last field, the times: its rest is known only when it is about to be sent.
+
+    Attributes:
+        begun: JSON up to where the times go.
+        milliseconds: of the answer.
+    """
+
+    begun: bytes
+    milliseconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Meaning:
     """What a SID, or the beginning of one, stands for.
 
@@ -179,6 +192,9 @@ class Engine(Protocol):
         Raises:
             RequestError: something in the request is wrong, in words that name the field.
         """
+
+    def written(self, ask: Ask, stored: Sequence[Event]) -> Written:
+        """The answer of `recommend` as JSON, wherever that is written."""
 
     def similar(self, item_id: str, k: int, aligned: bool = True) -> list[Found]:
         """Nearest neighbours by the aligned embedding, or by the encoder's own where kept.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from lgsid.serve import schemas
 from lgsid.serve.base import EventError, RequestError
-from lgsid.serve.contract import Answer, Ask, Place
+from lgsid.serve.contract import Ask, Place, Written
 from lgsid.serve.failures import Refusal
 from lgsid.serve.limits import Lane, Result
 from lgsid.serve.schemas import Id, Latitude, Longitude, Words
@@ -42,21 +41,21 @@ async def recommend(asked: schemas.RecommendRequest, request: Request, service: 
     """What a user can reach, the most interesting first. An acknowledged event counts from the next request on."""
     ask = asked.to_ask(service.config.reach, service.clock.now_ms())
     began = time.perf_counter()
-    answer, queue_ms = await in_lane(request, service.ask, lambda: _recommend(service, ask))
+    written, queue_ms = await in_lane(request, service.ask, lambda: _recommend(service, ask))
     total_ms = (time.perf_counter() - began) * 1e3
-    steps = {"queue": queue_ms, **answer.milliseconds, "total": total_ms}
+    steps = {"queue": queue_ms, **written.milliseconds, "total": total_ms}
     trace_of(request.scope).steps = steps
-    return json_of(schemas.answer_json(dataclasses.replace(answer, milliseconds=steps)))
+    return json_of(schemas.end(written, steps))
 
 
-def _recommend(service: Service, ask: Ask) -> Answer:
+def _recommend(service: Service, ask: Ask) -> Written:
     started = time.perf_counter()
     stored = []
     if ask.user_id is not None:
         stored = service.store.recent(ask.user_id, service.config.histories.read_events)
     history_ms = (time.perf_counter() - started) * 1e3
-    answer = service.holder.current.recommend(ask, stored)
-    return dataclasses.replace(answer, milliseconds={**answer.milliseconds, "history": history_ms})
+    written = service.holder.current.written(ask, stored)
+    return Written(written.begun, {**written.milliseconds, "history": history_ms})
 
 
 @api.get("/items/{item_id:path}/similar", response_model=schemas.FoundAnswer, tags=["items"])

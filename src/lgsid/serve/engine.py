@@ -8,13 +8,14 @@ Axes: C candidates, K items of an answer, N items served.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -29,17 +30,20 @@ from lgsid.serve.artefacts import Artefacts, load_artefacts
 from lgsid.serve.asked import Asked, History, history_of
 from lgsid.serve.base import MOST_TIMESTAMP_MS, Event, RequestError
 from lgsid.serve.catalogue import Catalogue, values_at
-from lgsid.serve.contract import Answer, Ask, Filters, Found, Meaning, Place, Reach, Recommended
+from lgsid.serve.contract import Answer, Ask, Filters, Found, Meaning, Place, Reach, Recommended, Written
 from lgsid.serve.filters import Wanted
 from lgsid.serve.interest import Models, best
 from lgsid.serve.meaning import meaning_of
 from lgsid.serve.notes import note
 from lgsid.serve.reasons import Facts, Visited, kinds_of, popular_among, reason
+from lgsid.serve.schemas import write
 from lgsid.serve.search import SearchIndex
 from lgsid.serve.similar import Vectors
 from lgsid.sid.catalogue import CLOSED, fit_digest, read_assigned
 
 MOST_K, MOST_CANDIDATES = 1_000, 10_000
+_GARBAGE = 20_000
+"""New objects after which Python looks for circles among them: some fifty answers."""
 NEAR_KM = 5.0
 """Search: an item so far away counts half of one that is here."""
 
@@ -79,7 +83,7 @@ class RunEngine:
         self._state = State(catalogue, Models.load(artefacts, catalogue), SearchIndex(catalogue.items), before)
 
     @classmethod
-    def load(cls, root: Path, config: ServeConfig | None = None) -> RunEngine:
+    def load(cls, root: Path, config: ServeConfig | None = None) -> Self:
         """Verify and load a run. Each request works in one thread, so torch is told to use one for the whole process.
 
         Raises:
@@ -136,6 +140,10 @@ class RunEngine:
         words = note(nearby, ask.k, len(items), history.unknown, ask.language)
         clock.mark("words")
         return Answer(items, self.version, name, nearby.reachable, len(rows_C), words, clock.milliseconds())
+
+    def written(self, ask: Ask, stored: Sequence[Event]) -> Written:
+        """See `lgsid.serve.contract.Engine`."""
+        return write(self.recommend(ask, stored))
 
     # --- Look up ------------------------------------------------------------------------------------------------------
     def similar(self, item_id: str, k: int, aligned: bool = True) -> list[Found]:
@@ -208,16 +216,24 @@ class RunEngine:
             if fit_digest(run) != self._digest:
                 raise ArtifactError(f"{run.root} has been fitted anew since it was loaded", "load the run again")
             figures = assign_in_run(run, table)
-            assigned = read_assigned(run)
-            held = assigned.sids.filter(pl.col("status") != CLOSED)
-            new_ids = assigned.items["item_id"].to_list()
-            fresh_n = (self._state.catalogue.ids.rows(new_ids) < 0) & assigned.items["item_id"].is_in(
-                held["item_id"].implode()
-            ).to_numpy()
-            fresh = np.flatnonzero(fresh_n)
-            if len(fresh):
-                self._grow(assigned.items[fresh], np.array(assigned.emb_ND[fresh]), held)
-        return {**figures, "served": len(fresh)}
+            return {**figures, "served": self._take_in()}
+
+    def take_in(self) -> int:
+        """Serve the items that were added to the run since it was loaded; returns how many are new here."""
+        with self._lock:
+            return self._take_in()
+
+    def _take_in(self) -> int:
+        assigned = read_assigned(self.artefacts.run)
+        held = assigned.sids.filter(pl.col("status") != CLOSED)
+        new_ids = assigned.items["item_id"].to_list()
+        fresh_n = (self._state.catalogue.ids.rows(new_ids) < 0) & assigned.items["item_id"].is_in(
+            held["item_id"].implode()
+        ).to_numpy()
+        fresh = np.flatnonzero(fresh_n)
+        if len(fresh):
+            self._grow(assigned.items[fresh], np.array(assigned.emb_ND[fresh]), held)
+        return len(fresh)
 
     def _grow(self, items: pl.DataFrame, emb_ND: FloatArray, held: pl.DataFrame) -> None:
         """Serve more items: everything is made first, then it takes the old state's place at once."""
@@ -226,6 +242,13 @@ class RunEngine:
         catalogue = state.catalogue.plus(items, emb_ND, sids)
         models = state.models.serving(catalogue, items)
         self._state = State(catalogue, models, state.words.plus(items), state.before)
+
+
+def settle() -> None:
+    """Tell Python's collector that what is loaded now stays, and to look for garbage more rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
 
 
 # --- One request ------------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""Starting and stopping the service: one process, signals, and an end that finishes what was begun."""
+"""Starting and stopping the service: the process that listens, signals, and an end that finishes what was begun."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -28,42 +27,34 @@ from lgsid.serve.telemetry import configure_logging
 log = logging.getLogger("lgsid.serve")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
-_GARBAGE = 20_000
-"""New objects after which Python looks for circles among them: some fifty answers."""
 _KEEP_ALIVE_SECONDS = 65
 """Longer than the minute for which most proxies keep a connection."""
 
 
-def serve(run: Path, config: ServeConfig, host: str, port: int, workers: int = 1) -> None:
+def serve(run: Path, config: ServeConfig, host: str, port: int, workers: int = 0) -> None:
     """Load a run and answer requests until a signal comes; does not return before all is finished.
 
     Args:
         run: a run folder.
         config: of stage 6; keys of the environment are added.
         host, port: to listen on; port 0 takes a free one.
-        workers: 1.
+        workers: processes beside this one that recommend, each with the run in memory; 0: this one does.
 
     Raises:
-        ConfigError: other machines could connect without a key, or more than one worker is wanted.
+        ConfigError: other machines could connect without a key.
         ArtifactError, StoreError: the run or the store cannot be used.
     """
+    from lgsid.serve.engine import settle
     from lgsid.serve.histories.stores import open_store
     from lgsid.serve.versions import open_versions
 
-    if workers != 1:
-        raise ConfigError(
-            f"--workers {workers}: one process answers with threads, and holds the run in memory once",
-            "start more instances behind a proxy, with histories.url set to one Redis",
-        )
     limits = checked(with_environment(config.limits, os.environ), host)
     limits = limits.model_copy(update={"runs_root": limits.runs_root or run.resolve().parent})
     config = config.model_copy(update={"limits": limits})
     configure_logging()
-    holder = open_versions(run, config)
+    holder = open_versions(run, config, workers)
     store = open_store(config.histories, run.resolve().parent)  # beside the run, so that the next one has them too
-    gc.collect()
-    gc.freeze()  # what is loaded now stays: no need to look through it again and again
-    gc.set_threshold(_GARBAGE)
+    settle()
     if not run_app(make_app(holder, store, config), host, port):
         log.error("some work did not end within limits.shutdown_seconds %g", limits.shutdown_seconds)
         sys.stdout.flush()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from lgsid.config.serve import ReachConfig
 from lgsid.serve.base import MOST_CHARS, MOST_TIMESTAMP_MS, Event
-from lgsid.serve.contract import Answer, Ask, Mode, Place, Reach
+from lgsid.serve.contract import Answer, Ask, Mode, Place, Reach, Written
 from lgsid.serve.contract import Filters as Wanted
 
 MOST_K = 200
@@ -355,12 +356,18 @@ class ProblemAnswer(Told):
     error: Problem
 
 
-_ANSWER = TypeAdapter(Answer)
+_ANSWER, _TIMES = TypeAdapter(Answer), TypeAdapter(dict[str, float])
 
 
-def answer_json(answer: Answer) -> bytes:
+def write(answer: Answer) -> Written:
     """A `RecommendAnswer` as JSON: written as it is, since what the engine gives needs no check."""
-    return _ANSWER.dump_json(answer)
+    whole = _ANSWER.dump_json(replace(answer, milliseconds={}))
+    return Written(whole.removesuffix(b"{}}"), answer.milliseconds)
+
+
+def end(written: Written, milliseconds: dict[str, float]) -> bytes:
+    """The whole JSON, with its times."""
+    return written.begun + _TIMES.dump_json(milliseconds) + b"}"
 
 
 def found_json(found: Sequence[Any], version: str) -> bytes:

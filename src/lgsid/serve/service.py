@@ -82,6 +82,7 @@ class Service:
     def of(cls, holder: EngineHolder, store: HistoryStore, config: ServeConfig) -> Service:
         """With its lanes, as the limits say."""
         limits, telemetry = config.limits, Telemetry()
+        telemetry.watch_workers(lambda: float(getattr(holder.current, "workers", 0)))
 
         def lane(name: str, threads: int, queue: int, seconds: float) -> Lane:
             return Lane(name, threads, queue, limits.queue_seconds, seconds, telemetry)

@@ -73,6 +73,7 @@ class Telemetry:
         self._waiting = Gauge("lgsid_queue_waiting", "Requests that wait for a thread.", ["lane"], registry=registry)
         self._busy = Gauge("lgsid_threads_busy", "Threads at work.", ["lane"], registry=registry)
         self._flight = Gauge("lgsid_requests_in_flight", "Requests not answered yet.", registry=registry)
+        self._workers = Gauge("lgsid_workers", "Processes beside this one that recommend.", registry=registry)
         self._version = Gauge("lgsid_version", "1 for the version that answers.", ["version"], registry=registry)
 
     def watch_lane(self, name: str, waiting: Callable[[], float], busy: Callable[[], float]) -> None:
@@ -83,6 +84,10 @@ class Telemetry:
     def watch_flight(self, in_flight: Callable[[], float]) -> None:
         """Read the number of requests in flight whenever metrics are asked for."""
         self._flight.set_function(in_flight)
+
+    def watch_workers(self, workers: Callable[[], float]) -> None:
+        """Read the number of processes that recommend whenever metrics are asked for."""
+        self._workers.set_function(workers)
 
     def shed(self, reason: str) -> None:
         """A request was refused because of load: rate, in_flight, queue_full, queue_timeout or too_slow."""

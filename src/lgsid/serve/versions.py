@@ -19,6 +19,7 @@ from lgsid.config.serve import ServeConfig
 from lgsid.errors import LgsidError
 from lgsid.serve.contract import Engine
 from lgsid.serve.engine import RunEngine
+from lgsid.serve.workers import WorkerEngine
 
 KEPT = 1
 """Versions before the current one that stay in memory."""
@@ -142,10 +143,17 @@ class _Changing:
         self._lock.release()
 
 
-def open_versions(run: Path, config: ServeConfig) -> Versions:
+def open_versions(run: Path, config: ServeConfig, workers: int = 0) -> Versions:
     """Load the first version of a service.
+
+    Args:
+        run: its folder.
+        config: of serving.
+        workers: processes of each version that recommend; 0: this process does.
 
     Raises:
         ArtifactError, ConfigError: it cannot be served.
     """
+    if workers:
+        return Versions(run, lambda root: WorkerEngine.with_workers(root, config, workers))
     return Versions(run, lambda root: RunEngine.load(root, config))
