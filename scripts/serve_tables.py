@@ -24,14 +24,15 @@ def speed() -> str:
 def load() -> str:
     """The service under load, each run: all of it, single minutes, and the server's steps."""
     rows = []
-    for run, cell in enumerate(cells("bench", "serve_load*.json"), start=1):
+    for cell in sorted(cells("bench", "serve_load*.json"), key=lambda cell: -int(cell["metrics"]["workers"])):
         m = cell["metrics"]
+        named = f"{m['workers'] or 'no'} workers, {cell['seconds'] / 60:g} min"
         minutes = sorted(m["recommend_by_minute_ms"], key=lambda minute: float(minute["p99"]))
         refused = m["recommend_outcomes"].get("503", 0) / sum(m["recommend_outcomes"].values())
         stolen = f", {m['stolen_share']:.2f} processors stolen" if "stolen_share" in m else ""
         used = f"{m['server_cpu_share']:.2f} processors used{stolen}, {100 * refused:.2f} % refused"
         parts = {
-            f"run {run}, as clients see it ({used})": m["recommend_ms"],
+            f"{named}, as clients see it ({used})": m["recommend_ms"],
             "… in the quickest minute": minutes[0],
             "… in the median minute": minutes[len(minutes) // 2],
             "… in the slowest minute": minutes[-1],

@@ -23,7 +23,7 @@ from typing import Any, Self
 import polars as pl
 
 from lgsid.config.serve import ServeConfig
-from lgsid.errors import LgsidError
+from lgsid.errors import ArtifactError, LgsidError
 from lgsid.serve.base import Event as UserEvent
 from lgsid.serve.contract import Answer, Ask, Written
 from lgsid.serve.engine import RunEngine
@@ -60,11 +60,11 @@ class WorkerEngine(RunEngine):
             with ThreadPoolExecutor(1) as starting:
                 started = starting.submit(pool.start)
                 engine = cls.load(root, config)
-                version = started.result()
+                if (version := started.result()) != engine.version:
+                    raise ArtifactError(f"{root} changed while it was loaded: {version}, expected {engine.version}")
         except BaseException:
             pool.close()
             raise
-        assert version == engine.version, (version, engine.version)
         engine.pool = pool
         weakref.finalize(engine, pool.close)
         return engine
@@ -181,7 +181,7 @@ class Pool:
             version = worker.load(self._root, self._config)
             if self._version not in ("", version):
                 problem = f"{self._root} has changed since it was loaded: {version}, expected {self._version}"
-                raise LgsidError(problem, "load the run again")
+                raise ArtifactError(problem, "load the run again")
         except BaseException:
             worker.close()
             raise
