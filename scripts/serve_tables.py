@@ -24,7 +24,9 @@ def speed() -> str:
 def load() -> str:
     """The service under load, each run: all of it, single minutes, and the server's steps."""
     rows = []
-    for cell in sorted(cells("bench", "serve_load*.json"), key=lambda cell: -int(cell["metrics"]["workers"])):
+    for cell in sorted(
+        cells("bench", "serve_load*.json"), key=lambda cell: (-int(cell["metrics"]["workers"]), -cell["seconds"])
+    ):
         m = cell["metrics"]
         named = f"{m['workers'] or 'no'} workers, {cell['seconds'] / 60:g} min"
         minutes = sorted(m["recommend_by_minute_ms"], key=lambda minute: float(minute["p99"]))
@@ -33,9 +35,15 @@ def load() -> str:
         used = f"{m['server_cpu_share']:.2f} processors used{stolen}, {100 * refused:.2f} % refused"
         parts = {
             f"{named}, as clients see it ({used})": m["recommend_ms"],
-            "… in the quickest minute": minutes[0],
-            "… in the median minute": minutes[len(minutes) // 2],
-            "… in the slowest minute": minutes[-1],
+            **(
+                {}
+                if len(minutes) == 1
+                else {
+                    "… in the quickest minute": minutes[0],
+                    "… in the median minute": minutes[len(minutes) // 2],
+                    "… in the slowest minute": minutes[-1],
+                }
+            ),
             **{f"… in the server: {name}": step for name, step in m["server_steps_ms"].items()},
             "… append an event, as clients see it": m["append_ms"],
         }
