@@ -115,6 +115,32 @@ def test_killed_workers_are_replaced_and_no_request_fails(engine: WorkerEngine) 
     assert not set(before) & set(pids(engine.pool))
 
 
+class Dying:
+    """Stands in for a worker whose process dies over what it is asked."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(["sleep", "60"])
+
+    def do(self, method: str, *arguments: Any) -> Any:
+        self.process.kill()
+        raise EOFError
+
+    def close(self) -> None:
+        self.process.wait()
+
+
+def test_a_request_that_kills_workers_is_not_tried_by_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(Path(), ServeConfig(), 3)
+    monkeypatch.setattr(pool, "_replace", lambda: None)
+    pool._all = [Dying(), Dying(), Dying()]  # type: ignore[list-item]
+    pool._idle = list(pool._all)
+    with pytest.raises(RuntimeError, match="2 workers were lost over one request"):
+        pool.ask("recommend")
+    assert (pool.alive, len(pool._idle)) == (1, 1)
+    pool._all[0].process.kill()
+    pool.close()
+
+
 def test_without_workers_the_engine_recommends_itself(engine: WorkerEngine) -> None:
     ask = ask_at(items_of(served_run()), k=4)
     expected = served_engine().recommend(ask, [])

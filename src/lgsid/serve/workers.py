@@ -2,7 +2,7 @@
 
 Threads of one Python wait for each other; processes do not. The process that listens keeps the whole engine as well:
 it looks things up, takes new items, and recommends itself while no worker is there to do it. A worker that dies is
-replaced, and what it was asked is asked again elsewhere, so nobody sees it but the log and the metrics.
+replaced, and what it was asked is asked once more elsewhere, so nobody sees it but the log and the metrics.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from lgsid.serve.worker import FAILED, REFUSED, error_of
 log = logging.getLogger("lgsid.serve")
 _AGAIN_SECONDS = 10.0
 """Until a worker that could not be replaced is tried again."""
+_TRIES = 2
+"""Workers that a request may lose before it is taken for the reason."""
 _END_SECONDS = 10.0
 """A worker that has not ended by itself after so long is killed."""
 
@@ -201,14 +203,16 @@ class Pool:
         Raises:
             LgsidError, RuntimeError: as the method does.
         """
-        while (worker := self._take(lambda _: True)) is not None:
+        for _ in range(_TRIES):
+            if (worker := self._take(lambda _: True)) is None:
+                return None
             try:
                 return worker.do(method, *arguments)
             except (EOFError, OSError) as error:
                 self._lose(worker, error)
             finally:
                 self._give_back(worker)
-        return None
+        raise RuntimeError(f"{_TRIES} workers were lost over one request, so it is not tried here")
 
     def refresh(self) -> None:
         """Have all workers serve the items that were added to the run."""
