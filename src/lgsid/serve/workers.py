@@ -103,7 +103,7 @@ class _Worker:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "lgsid.serve.worker", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "lgsid.serve.worker", str(theirs.fileno())]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self._connection = Connection(ours.detach())
         self.generation = 0
