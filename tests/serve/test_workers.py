@@ -38,7 +38,7 @@ def pids(pool: Pool) -> list[int]:
 
 
 def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not done():
         assert time.monotonic() < end
         time.sleep(0.02)
