@@ -6,10 +6,12 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from lgsid.config.serve import ServeConfig
 from lgsid.errors import ArtifactError, ConfigError
 from lgsid.serve.base import Event, RequestError
 from lgsid.serve.schemas import RecommendAnswer, end
-from lgsid.serve.worker import error_of
-from lgsid.serve.workers import Pool, WorkerEngine
+from lgsid.serve.worker import error_of, main
+from lgsid.serve.workers import Pool, WorkerEngine, WorkerError
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +185,22 @@ def test_workers_end_with_their_engine_and_are_not_replaced_by_another_version(
     del engine
     gc.collect()
     assert (first.poll(), second.poll()) == (-signal.SIGKILL, 0)
+
+
+def test_a_worker_that_dies_while_it_loads_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerError, match="ended with exit status 1 while it loaded"):
+        Pool(Path("run"), ServeConfig(), 2).start()
+
+
+def test_what_goes_wrong_while_loading_is_replied() -> None:
+    for root, kind, words in ((Path("no/such/run"), "refused", "no/such/run"), (None, "failed", "Traceback")):
+        ours, theirs = Pipe()
+        with ours, theirs:
+            ours.send((root, ServeConfig()))
+            main(theirs)
+            told, value = ours.recv()
+            assert (told, words in str(value)) == (kind, True)
 
 
 def test_a_run_that_cannot_be_served_leaves_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

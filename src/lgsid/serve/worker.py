@@ -38,6 +38,9 @@ def _loaded(connection: Connection, root: Path, config: ServeConfig) -> RunEngin
     except LgsidError as error:
         connection.send(_refusal(error))
         return None
+    except Exception:
+        connection.send((FAILED, traceback.format_exc()))
+        return None
     settle()
     connection.send((READY, engine.version))
     return engine

@@ -39,6 +39,10 @@ _END_SECONDS = 10.0
 """A worker that has not ended by itself after so long is killed."""
 
 
+class WorkerError(LgsidError):
+    """A worker cannot be started."""
+
+
 class WorkerEngine(RunEngine):
     """A `RunEngine` that has its recommendations made by workers; use `WorkerEngine.with_workers`.
 
@@ -56,6 +60,7 @@ class WorkerEngine(RunEngine):
 
         Raises:
             ArtifactError, ConfigError: see `load_artefacts`.
+            WorkerError: a worker ended while it loaded the run.
         """
         pool = Pool(root, config, workers)
         try:
@@ -184,6 +189,10 @@ class Pool:
             if self._version not in ("", version):
                 problem = f"{self._root} has changed since it was loaded: {version}, expected {self._version}"
                 raise ArtifactError(problem, "load the run again")
+        except (EOFError, OSError) as error:
+            worker.close()
+            problem = f"a worker ended with exit status {worker.process.returncode} while it loaded {self._root}"
+            raise WorkerError(problem, "fewer --workers or more memory, if the system killed it") from error
         except BaseException:
             worker.close()
             raise
@@ -266,7 +275,7 @@ class Pool:
         while not self._closed.is_set():
             try:
                 self._add()
-            except (EOFError, OSError, LgsidError, RuntimeError) as error:
+            except (OSError, LgsidError, RuntimeError) as error:
                 log.error("a worker could not be replaced, next try in %g s: %s", _AGAIN_SECONDS, str(error))
                 self._closed.wait(_AGAIN_SECONDS)
             else:
