@@ -65,6 +65,10 @@ LATER = {"least_updates"}
 """Options that came after the first cells and change nothing there."""
 HISTORY = 300
 """Visits that SIM, TWIN and ETA search."""
+SHORT = {"epochs": 1.0, "least_updates": 1, "validations": 2, "learning_rate": 0.012, "table_learning_rate": 0.02}
+"""Training of all rankers but DIN, the same for every method: one pass over all requests, which is what two cores can
+pay, at a higher learning rate, which makes up for most of it (docs/experiments.md). DIN has what the library does by
+default, up to three passes with early stopping."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class Cell:
         base = self.config.rank
         return base.model_copy(
             update={
+                **({} if self.model == "din" else SHORT),
                 "features": base.features if labels else ("id",),
                 "sid": "none" if self.method.startswith("id") else "levels",
                 "distance": self.distance,

@@ -167,6 +167,40 @@ def test_a_request_scores_alone_as_in_a_batch(model: type[SearchRanker], search_
 
 
 @every_method
+def test_requests_of_like_length_score_as_all_at_once(
+    model: type[SearchRanker], search_options: dict[str, object]
+) -> None:
+    ranker = toy_ranker(model, toy_config(**search_options)).double()
+    batch = toy_batch(tuple(length % 23 for length in range(150)))  # more than two groups beyond those kept whole
+    e_UD = ranker.items(batch.items_U).detach().requires_grad_()
+    q_BCD = e_UD[batch.candidates_BC]
+    weight_BCI = torch.randn(150, 3, 16, dtype=torch.float64)
+    grouped = ranker.interest(q_BCD, e_UD, batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SearchRanker, "by_length", lambda self, q_BCD, batch, of_part: of_part(q_BCD, batch))
+        at_once = ranker.interest(q_BCD, e_UD, batch)
+    torch.testing.assert_close(grouped.vector_BCI, at_once.vector_BCI)
+    gradients = [
+        torch.autograd.grad((found.vector_BCI * weight_BCI).sum(), e_UD, retain_graph=True)[0]
+        for found in (grouped, at_once)
+    ]
+    torch.testing.assert_close(*gradients)
+    assert grouped.losses.keys() == at_once.losses.keys()
+    for name, loss in grouped.losses.items():  # no history is longer than the search's sample of it
+        torch.testing.assert_close(loss, at_once.losses[name])
+
+
+@pytest.mark.parametrize("distance", [True, False])
+def test_what_is_known_of_visits_counts_as_if_it_were_in_their_vectors(distance: bool) -> None:
+    ranker = toy_ranker(Eta, toy_config(distance=distance)).double()
+    batch = toy_batch((12, 5, 2, 0))
+    h_BTD = torch.randn(4, 12, 8, dtype=torch.float64)
+    q_BRD = torch.randn(4, 3, 8, dtype=torch.float64)
+    expected = ranker.short(q_BRD, h_BTD + ranker.cross(batch), batch.mask_BT)
+    torch.testing.assert_close(ranker.short(q_BRD, h_BTD, batch.mask_BT, ranker.known(batch)), expected)
+
+
+@every_method
 def test_keeping_all_visits_is_attention_over_the_history(
     model: type[SearchRanker], search_options: dict[str, object]
 ) -> None:

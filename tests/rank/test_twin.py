@@ -36,7 +36,7 @@ def full_scores(ranker: Twin, e_UD: Tensor, batch: Batch) -> Tensor:
 
 
 def long_term(ranker: Twin, e_UD: Tensor, batch: Batch) -> Tensor:
-    return ranker.long_term(e_UD[batch.candidates_BC], e_UD, batch)[0]
+    return ranker.long_term(e_UD[batch.candidates_BC], e_UD, batch)
 
 
 @pytest.mark.parametrize("distance", [True, False])

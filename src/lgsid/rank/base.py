@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lgsid.config import RankConfig
+from lgsid.rank.attention import Known
 from lgsid.rank.encoder import ItemEncoder
 from lgsid.rank.layers import Mlp
 
@@ -65,18 +66,18 @@ class Batch:
 
     def recent(self, length: int) -> Batch:
         """The same with the last ``length`` visits alone."""
+        return self._cut({}, slice(None), length)
 
-        def cut(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[:, -length:]
+    def part(self, rows_X: Tensor, length: int) -> Batch:
+        """Some of the requests, with the last ``length`` visits alone; ``items_U`` stays as it is."""
+        of_request = ("candidates_BC", "hour_B", "day_B", "label_BC", "band_BC", "region_BC")
+        chosen = {name: tensor[rows_X] for name in of_request if (tensor := getattr(self, name)) is not None}
+        return self._cut(chosen, rows_X, length)
 
-        return replace(
-            self,
-            history_BT=self.history_BT[:, -length:],
-            mask_BT=self.mask_BT[:, -length:],
-            gap_BT=self.gap_BT[:, -length:],
-            band_BT=cut(self.band_BT),
-            region_BT=cut(self.region_BT),
-        )
+    def _cut(self, others: dict[str, Tensor], rows: Tensor | slice, length: int) -> Batch:
+        of_visit = ("history_BT", "mask_BT", "gap_BT", "band_BT", "region_BT")
+        cut = {name: tensor[:, -length:][rows] for name in of_visit if (tensor := getattr(self, name)) is not None}
+        return replace(self, **others, **cut)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,15 @@ class Ranker(nn.Module, ABC):
         table_VD = (self.gap.weight[:, None, None] + self.band.weight[:, None] + self.region.weight).flatten(0, 2)
         bucket_BT = (batch.gap_BT * BANDS + batch.band_BT) * REGIONS + batch.region_BT
         return functional.embedding(bucket_BT, table_VD)
+
+    def known(self, batch: Batch) -> Known:
+        """The same as `cross`, as tables and their rows for each visit."""
+        found = [(self.gap.weight, batch.gap_BT)]
+        if self.config.distance:
+            assert batch.band_BT is not None
+            assert batch.region_BT is not None
+            found += [(self.band.weight, batch.band_BT), (self.region.weight, batch.region_BT)]
+        return found
 
     @abstractmethod
     def interest(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:

@@ -43,9 +43,9 @@ class Eta(SearchRanker):
         generator = torch.Generator().manual_seed(_SEED)
         self.register_buffer("directions_DG", torch.randn(encoder.dim, config.search.hash_bits, generator=generator))
 
-    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Tensor:
         """Target attention over the visits of the nearest signatures."""
-        return self.read(self.exact, q_BCD, self.nearest(e_UD, batch), e_UD, batch), {}
+        return self.read(self.exact, q_BCD, self.nearest(e_UD, batch), e_UD, batch)
 
     @torch.no_grad()
     def nearest(self, e_UD: Tensor, batch: Batch) -> Kept:

@@ -11,6 +11,7 @@ J = X·K.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lgsid.config import RankConfig
-from lgsid.rank.attention import TargetAttention
+from lgsid.rank.attention import Known, TargetAttention
 from lgsid.rank.base import Batch, Interest, Ranker, vectors
 from lgsid.rank.encoder import ItemEncoder
 
@@ -26,6 +27,8 @@ _PLACES = 1 << 24
 """The longest history that can be searched, in visits."""
 _CACHED = 1 << 19
 """Numbers that a processor's cache holds."""
+_TOGETHER = 64
+"""Requests of like length that a processor does together."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Kept:
     Attributes:
         place_BXK: their places in the history, int64, each once in a search; in no particular order.
         mask_BXK: False where there was no further visit to keep; what the place says there means nothing.
+        whole: whether every search kept the whole history, in its order, so that it need not be read for each.
     """
 
     place_BXK: Tensor
     mask_BXK: Tensor
+    whole: bool = False
 
     def of(self, batch: Batch) -> Batch:
         """The batch with the kept visits as its history (B, J): those of the first search, of the second, …."""
@@ -78,10 +83,11 @@ def search(score_BXT: Tensor, allowed_BXT: Tensor, keep: int) -> Kept:
     length = score_BXT.shape[-1]
     if length > _PLACES:
         raise ValueError(f"a history of {length} visits, expected at most {_PLACES}")
+    same_for_all = allowed_BXT.shape[-2:-1] in {(), (1,)}
     allowed_BXT = allowed_BXT.expand_as(score_BXT)
     place_T = torch.arange(length, device=score_BXT.device)
     if length <= keep:
-        return Kept(place_T.expand_as(score_BXT), allowed_BXT)
+        return Kept(place_T.expand_as(score_BXT), allowed_BXT, same_for_all)
     rank_BXT = _ordered(score_BXT).masked_fill(~allowed_BXT, torch.iinfo(torch.int32).min)
     key_BXT = torch.add(place_T, rank_BXT, alpha=_PLACES)
     place_BXK = key_BXT.topk(keep, sorted=False).indices
@@ -116,24 +122,67 @@ class SearchRanker(Ranker):
 
     def interest(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Interest:
         """Long-term and short-term interest, from the vectors of the batch's distinct items."""
-        long_BCD, losses = self.long_term(q_BCD, e_UD, batch)
-        recent = batch.recent(self.config.history)
-        short_BCD = self.short(q_BCD, vectors(e_UD, recent.history_BT) + self.cross(recent), recent.mask_BT)
-        return Interest(torch.cat([long_BCD, short_BCD], dim=-1), losses)
+
+        def of_part(q_XCD: Tensor, part: Batch) -> Tensor:
+            long_XCD = self.long_term(q_XCD, e_UD, part)
+            recent = part.recent(self.config.history)
+            short_XCD = self.short(q_XCD, vectors(e_UD, recent.history_BT) + self.cross(recent), recent.mask_BT)
+            return torch.cat([long_XCD, short_XCD], dim=-1)
+
+        losses = self.losses(q_BCD, e_UD, batch) if self.training else {}
+        return Interest(self.by_length(q_BCD, batch, of_part), losses)
+
+    def losses(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Further losses, as in `Interest`."""
+        return {}
+
+    def by_length(self, q_BCD: Tensor, batch: Batch, of_part: Callable[[Tensor, Batch], Tensor]) -> Tensor:
+        """What a function makes of candidates and requests (B, …), request by request.
+
+        On a CPU it gets requests of like length together, so that their histories are no longer than the longest of
+        them: lengths differ widely, and most of a batch is padding otherwise.
+        """
+        if batch.mask_BT.device.type != "cpu" or len(batch.mask_BT) == 1:
+            return of_part(q_BCD, batch)
+        length_B = batch.mask_BT.sum(1)
+        order_B = length_B.argsort(stable=True)
+        found = [
+            of_part(q_BCD.index_select(0, rows_X), batch.part(rows_X, max(1, int(length_B[rows_X[-1]]))))
+            for rows_X in _groups(order_B, length_B[order_B], self.config.search.keep)
+        ]
+        return torch.cat(found).index_select(0, order_B.argsort())
 
     def read(self, attention: TargetAttention, q_BCD: Tensor, kept: Kept, e_UD: Tensor, batch: Batch) -> Tensor:
         """Attention (B, C, D) of each candidate over the visits kept for it."""
-        of_kept = kept.of(batch)
-        z_BJD = vectors(e_UD, of_kept.history_BT) + self.cross(of_kept)
-        mask_XK = kept.mask_BXK.flatten(0, 1)
-        result_XRD: Tensor = attention(
-            q_BCD.flatten(0, 1)[:, None], z_BJD.view(*mask_XK.shape, z_BJD.shape[-1]), mask_XK
-        )
+        if kept.whole:
+            of_all_BCD: Tensor = attention(q_BCD, vectors(e_UD, batch.history_BT) + self.cross(batch), batch.mask_BT)
+            return of_all_BCD
+        h_XKD, mask_XK, known = self.kept_visits(kept, e_UD, batch)
+        result_XRD: Tensor = attention(q_BCD.flatten(0, 1)[:, None], h_XKD, mask_XK, known)
         return result_XRD.view_as(q_BCD)
 
+    def kept_visits(self, kept: Kept, e_UD: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Known]:
+        """Vectors, mask and what else is known of the kept visits, a set for each search."""
+        of_kept = kept.of(batch)
+        mask_XK = kept.mask_BXK.flatten(0, 1)
+        h_XKD = vectors(e_UD, of_kept.history_BT.view_as(mask_XK))
+        return h_XKD, mask_XK, [(table_VD, row_BJ.view_as(mask_XK)) for table_VD, row_BJ in self.known(of_kept)]
+
     @abstractmethod
-    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Interest (B, C, D) that the two stages find in the whole history, and further losses as in `Interest`."""
+    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Tensor:
+        """Interest (B, C, D) that the two stages find in the whole history."""
+
+
+def _groups(order_B: Tensor, length_B: Tensor, keep: int) -> list[Tensor]:
+    """Requests in groups of like length: those whose search keeps everything, then some at a time.
+
+    Args:
+        order_B: requests, by the length of their history.
+        length_B: the lengths, in the same order.
+        keep: most visits that a search keeps.
+    """
+    few = int((length_B <= keep).sum())
+    return [group for group in (order_B[:few], *torch.split(order_B[few:], _TOGETHER)) if len(group)]
 
 
 @torch.no_grad()

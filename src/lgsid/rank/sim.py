@@ -47,16 +47,16 @@ class Sim(SearchRanker):
             self.of_visit = nn.Linear(encoder.dim, encoder.dim, bias=False)
             self.search_head = Mlp(2 * encoder.dim, config.hidden, 1, config.dropout)
 
-    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Target attention over the visits that the search keeps; the search's loss while training."""
-        losses = {}
+    def long_term(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Tensor:
+        """Target attention over the visits that the search keeps."""
+        kept = self.same_category(batch) if self.config.search.hard else self.most_similar(q_BCD, e_UD, batch)
+        return self.read(self.exact, q_BCD, kept, e_UD, batch)
+
+    def losses(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """That of the soft search."""
         if self.config.search.hard:
-            kept = self.same_category(batch)
-        else:
-            kept = self.most_similar(q_BCD, e_UD, batch)
-            if self.training:
-                losses["search"] = self.config.search.search_weight * self.search_loss(q_BCD, e_UD, batch)
-        return self.read(self.exact, q_BCD, kept, e_UD, batch), losses
+            return {}
+        return {"search": self.config.search.search_weight * self.search_loss(q_BCD, e_UD, batch)}
 
     def same_category(self, batch: Batch) -> Kept:
         """Hard search: the most recent visits of the candidate's category; none where it has no category."""
@@ -77,9 +77,13 @@ class Sim(SearchRanker):
 
     def search_loss(self, q_BCD: Tensor, e_UD: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the soft search's own logits, from up to `SAMPLE` random visits of each request."""
-        dice_B1T = torch.rand_like(batch.mask_BT[:, None], dtype=torch.float32)
-        drawn = search(dice_B1T, batch.mask_BT[:, None], SAMPLE)
-        h_BKD = vectors(e_UD, drawn.of(batch).history_BT)
-        weight_BCK = masked_softmax(self.queries(q_BCD) @ h_BKD.transpose(1, 2), drawn.mask_BXK)
-        logit_BC = self.search_head(torch.cat([q_BCD, weight_BCK @ h_BKD], dim=-1)).squeeze(-1)
+
+        def summed(q_XCD: Tensor, part: Batch) -> Tensor:
+            dice_X1T = torch.rand_like(part.mask_BT[:, None], dtype=torch.float32)
+            drawn = search(dice_X1T, part.mask_BT[:, None], SAMPLE)
+            h_XKD = vectors(e_UD, drawn.of(part).history_BT)
+            return masked_softmax(self.queries(q_XCD) @ h_XKD.transpose(1, 2), drawn.mask_BXK) @ h_XKD
+
+        pooled_BCD = self.by_length(q_BCD, batch, summed)
+        logit_BC = self.search_head(torch.cat([q_BCD, pooled_BCD], dim=-1)).squeeze(-1)
         return functional.binary_cross_entropy_with_logits(logit_BC, batch.label_BC)
