@@ -52,6 +52,17 @@ def test_the_same_output_after_loading(name: str, options: dict[str, Any], tmp_p
         assert np.array_equal(loaded.top(requests, 5), model.top(requests, 5))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("users", [0, 3])
+def test_user_tokens_of_another_polars_are_refused(users: int, tmp_path: Path) -> None:
+    save_generator(made("tiger", users=users), codes(), SIZES, tmp_path)
+    change(tmp_path, id_hash="0123456789abcdef")
+    if users:
+        with pytest.raises(ArtifactError, match="another release of polars"):
+            load_generator(tmp_path)
+    else:
+        assert load_generator(tmp_path).name == "tiger"
+
+
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_same_seed_same_parameters(name: str) -> None:
     states = [made(name, seed).state_dict() for seed in (0, 0, 1)]

@@ -13,6 +13,7 @@ from lgsid.artifact import atomic_path, read_json, write_json
 from lgsid.config import GenerateConfig
 from lgsid.errors import ArtifactError
 from lgsid.generate.methods import GENERATORS, make_generator
+from lgsid.hashing import id_hash_mark
 
 if TYPE_CHECKING:
     from lgsid.arrays import CodeArray
@@ -45,6 +46,7 @@ def save_generator(model: SequenceModel, codes_NL: CodeArray, sizes: Sequence[in
         "items": len(codes_NL),
         "sizes": list(sizes),
         "config": model.config.model_dump(mode="json"),
+        "id_hash": id_hash_mark(),
     })  # fmt: skip
 
 
@@ -52,7 +54,8 @@ def load_generator(folder: Path) -> SequenceModel:
     """Read what `save_generator` wrote; in evaluation mode, in main memory.
 
     Raises:
-        ArtifactError: a file is missing, corrupt, of another version, or does not fit the other one.
+        ArtifactError: a file is missing, corrupt, of another version, or does not fit the other one; or the model knows
+            users by hashes of their IDs that this release of polars does not make.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -71,6 +74,14 @@ def load_generator(folder: Path) -> SequenceModel:
         model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} cannot be read, or does not fit {folder / _CONFIG}: {error}", AGAIN) from error
+    if config.users and stored.get("id_hash", id_hash_mark()) != id_hash_mark():
+        import polars as pl
+
+        raise ArtifactError(
+            f"{folder} was trained with another release of polars than {pl.__version__}: its user tokens are hashes of"
+            " user IDs, which this one hashes otherwise",
+            f"{AGAIN}, or install the polars that 4_generate/manifest.json of its run names",
+        )
     return model.eval()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from lgsid.arrays import BoolArray, CodeArray, IntArray
+from lgsid.hashing import id_hash
 from lgsid.rank.negatives import OPEN, request_keys
 from lgsid.rank.visits import Visits, event_keys, with_rows
 
@@ -82,7 +83,7 @@ def not_chosen(
     group_of[visits.users["number"].to_numpy()] = group_U
     for group in range(groups):
         rows_R = np.flatnonzero(asked_E & (group_of[visits.user_E] == group))
-        part = shown.filter(pl.col("user_id").cast(pl.String).hash(seed=0) % groups == group)
+        part = shown.filter(id_hash("user_id") % groups == group)
         candidates_RC = np.full((len(rows_R), 1 + negatives), OPEN, dtype=np.int32)
         candidates_RC[:, 0] = visits.item_E[rows_R]
         _walk(candidates_RC, _read(items, part, visits, seed), visits, rows_R, warm_N)

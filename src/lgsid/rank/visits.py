@@ -19,6 +19,7 @@ import polars as pl
 
 from lgsid.arrays import BoolArray, CodeArray, DoubleArray, IntArray
 from lgsid.errors import DataError
+from lgsid.hashing import id_hash
 from lgsid.mapped import map_tensor, write_tensors
 
 TRAINING, VALIDATION, TEST = 0, 1, 2
@@ -122,8 +123,8 @@ def _run_starts(change: BoolArray) -> CodeArray:
 def event_keys() -> list[pl.Expr]:
     """What is kept of an event: hashes of user and item, and its time in microseconds since 1970."""
     return [
-        pl.col("user_id").cast(pl.String).hash(seed=0).alias("user"),
-        pl.col("item_id").cast(pl.String).hash(seed=0).alias("item"),
+        id_hash("user_id").alias("user"),
+        id_hash("item_id").alias("item"),
         pl.col("timestamp").dt.timestamp("us").alias("us"),
     ]
 
@@ -139,7 +140,7 @@ def with_rows(items: pl.DataFrame, frame: pl.DataFrame, events: pl.LazyFrame) ->
     Raises:
         DataError: an item is not in the catalogue.
     """
-    hashed = items.select(pl.col("item_id").cast(pl.String).hash(seed=0).alias("item"))
+    hashed = items.select(id_hash("item_id").alias("item"))
     rows = hashed.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("row"))
     found = frame.join(rows, on="item", how="left", maintain_order="left")
     wrong = found["row"].is_null().arg_true()

@@ -20,6 +20,7 @@ from lgsid.generate.base import Generator, Packed, SequenceModel
 from lgsid.generate.beam import beam_search
 from lgsid.generate.generating import Data
 from lgsid.generate.trie import Trie
+from lgsid.hashing import id_hash
 from lgsid.rank.visits import Visits
 from lgsid.serve.asked import Asked
 
@@ -94,7 +95,9 @@ class GeneratorInterest:
             return _empty(asked.now_s)
         now_R, user_R = np.array([asked.now_s]), None
         if self._config.users and asked.user_id is not None:
-            user_R = self._packer.tokens(pl.Series([asked.user_id]).hash(seed=0).to_numpy())
+            user_R = self._packer.tokens(
+                pl.DataFrame({"user_id": [asked.user_id]}).select(id_hash("user_id")).to_series().to_numpy()
+            )
         return self._packer.from_histories([item_T], [np.minimum(time_T, asked.now_s)], now_R, user_R)
 
 
