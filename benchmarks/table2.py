@@ -12,8 +12,9 @@ the last level; items and visits come from the data stage of ``runs/NAME-seed0``
 RQ-VAE-ngram has RQ-VAE's codes: it is a way for rankers to read them, so a generator that writes codes is the same for
 both, and the table says so. "unified" writes its codes and has no id beside them, since an id cannot be generated.
 
-The ranked items of a cell are kept in ``runs/NAME-seed0/generate-cache``, to compare methods by. Work may be shared
-among processes by datasets, models, methods or protocols.
+The ranked items of a cell are kept in ``runs/NAME-seed0/generate-cache``, to compare methods by, beside the SASRec that
+judges OneRec's lists. Work may be shared among processes by datasets, models, methods or protocols; OneRec's by
+datasets, protocols or seeds alone.
 """
 
 from __future__ import annotations
@@ -59,9 +60,14 @@ PROTOCOL = 1
 """Counts changes of what is measured; part of every cell's hash."""
 NONE = "none"
 KS = (1, 5, 10)
-SHORT = ("generate.epochs=3", "generate.least_updates=300", "generate.validations=3")
-"""Training of all cells: three passes, which is what two cores can pay. With the pointer (`lgsid.generate.pointer`) the
-second and third add a few percent; see docs/experiments.md."""
+SHORT = {
+    "tiger": ("generate.epochs=3", "generate.least_updates=300", "generate.validations=3"),
+    "sasrec": ("generate.epochs=3", "generate.least_updates=300", "generate.validations=3"),
+    "onerec": ("generate.epochs=1", "generate.validations=2", "generate.preference.share=0.03"),
+}
+"""Training, the same for every method: what two cores can pay. Three passes; with the pointer (`lgsid.generate.pointer`)
+the second and third add a few percent (docs/experiments.md). One pass of OneRec, whose lists write a visit up to three
+times, and one round of preference alignment on 3 % of the requests."""
 
 
 @dataclass(frozen=True)
@@ -149,19 +155,38 @@ def measure_cell(cell: Cell) -> dict[str, Any]:
 
     data = data_of(cell)
     model, history = train(cell.model, data, cell.generate, cell.seed)
+    assert history.best is not None
+    alignment = align_to_reward(cell, model, history.best.score, data) if cell.model == "onerec" else {}
     model.eval()
     event_R = requests_to_answer(data, cell.most)
     found = measured(recommender_of(model, data, cell.generate), data, cell.generate, event_R, KS)
     keep(cell, data, event_R, found)
-    assert history.best is not None
     return {
         **found.figures,
+        **alignment,
         "validation": {"ndcg@10": history.best.score, "epoch": history.best.epoch},
         "epochs": history.validations[-1].epoch,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "rows_per_second": history.examples / max(history.seconds, 1e-9),
         "training_seconds": history.seconds,
     }
+
+
+def align_to_reward(cell: Cell, model: Any, ndcg: float, data: Any) -> dict[str, Any]:
+    """Preference alignment, the last part of OneRec; what its rounds did to the validation figures.
+
+    The SASRec that tells interest knows no codes: it is trained once for all methods of a dataset, protocol and seed.
+    """
+    from lgsid.generate.generating import align
+
+    of_all = f"{cell.dataset}-{cell.protocol}-{cell.seed}"
+    folder = cell.run.path("generate-cache", of_all) / cell.name
+    identity = sha256_json([PROTOCOL, cell.protocol, sha256_file(cell.run.path("1_data", "events.parquet"))])
+    started = time.perf_counter()
+    course = align(model, ndcg, data, cell.generate, cell.seed, folder, identity)
+    kept = ("requests", "pairs", "kept", "before", "after", "lists")
+    rounds = [{name: done[name] for name in kept if name in done} for done in course["rounds"]]
+    return {"alignment": {"rounds": rounds, "seconds": time.perf_counter() - started}}
 
 
 def keep(cell: Cell, data: Any, event_R: Any, found: Any) -> None:
@@ -241,7 +266,7 @@ def main() -> None:
     keys = itertools.product(args.seeds, args.datasets, args.protocols, args.models, args.methods)
     cells = [
         Cell(dataset, protocol, model, NONE if model == "sasrec" else method, seed, args.requests,
-             (*SHORT, *args.sets), args.label)
+             (*SHORT[model], *args.sets), args.label)
         for seed, dataset, protocol, model, method in keys
     ]  # fmt: skip
     cells = list(dict.fromkeys(cells))
