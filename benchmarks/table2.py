@@ -65,9 +65,9 @@ SHORT = {
     "sasrec": ("generate.epochs=3", "generate.least_updates=300", "generate.validations=3"),
     "onerec": ("generate.epochs=1", "generate.validations=2", "generate.preference.share=0.03"),
 }
-"""Training, the same for every method: what two cores can pay. Three passes; with the pointer (`lgsid.generate.pointer`)
-the second and third add a few percent (docs/experiments.md). One pass of OneRec, whose lists write a visit up to three
-times, and one round of preference alignment on 3 % of the requests."""
+"""Training, the same for every method: what two cores can pay. Three passes, of which the second and third add a few
+percent with the pointer (docs/experiments.md). One pass of OneRec, whose lists write a visit up to three times, and one
+round of preference alignment on 3 % of the requests."""
 
 
 @dataclass(frozen=True)
