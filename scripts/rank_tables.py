@@ -288,7 +288,39 @@ def requests() -> str:
     return table(header + " | first visits: train | test", rows)
 
 
+def scale() -> str:
+    """The steps of DIN over a world of the paper's size."""
+    (cell,) = cells("bench", "rank_scale.json")
+    m = cell["metrics"]
+    world, samples = m["world"], m["samples"]
+    events, requests = sum(world["events"].values()), samples["requests"]["train"]
+    rows = [
+        ["simulate", f"{world['items']:,} items, {events:,} events of {world['users']:,} accounts", *_took(world)],
+        ["tokenise", f"{m['codes']['distinct_sids']:,} different SIDs", *_took(m["codes"])],
+        ["sample", f"{requests:,} training requests of {samples['users']:,} users with a visit", *_took(samples)],
+    ]
+    for name, step in (("train on a fifth", m["train_fifth"]), ("train on everything", m["train"])):
+        what = f"{step['samples']:,} samples, {step['samples_per_second']:,.0f} a second"
+        rows.append([name, what, *_took(step)])
+    found = m["test"]["test"]
+    auc = ", ".join(f"{name} {found[key]['auc']:.3f}" for key, name in (
+        ("revisit", "visited before"), ("popular_within_reach", "popular within reach"),
+        ("din_fifth", "DIN on a fifth"), ("din", "DIN")))  # fmt: skip
+    rows.append(["test", f"AUC: {auc}", *_took(m["test"])])
+    return table("step | what | minutes | processor minutes | memory, GiB | of it mapped files", rows)
+
+
+def _took(step: Cell) -> list[str]:
+    """Time and memory of a step. That of the processor is the last call's, so not known of a step that was resumed."""
+    mapped, seconds = step.get("peak_mapped_mib"), step.get("training_seconds", step["seconds"])
+    return [
+        f"{seconds / 60:.0f}", f"{step['cpu_seconds'] / 60:.0f}" if seconds <= step["seconds"] else MISSING,
+        f"{step['peak_mib'] / 1024:.1f}", MISSING if mapped is None else f"{mapped / 1024:.1f}",
+    ]  # fmt: skip
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "rank-scale": scale,
     "table1": whole,
     "table1-first": novel,
     "table1-gain": gains,
