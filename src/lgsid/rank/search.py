@@ -142,7 +142,7 @@ class SearchRanker(Ranker):
         On a CPU it gets requests of like length together, so that their histories are no longer than the longest of
         them: lengths differ widely, and most of a batch is padding otherwise.
         """
-        if batch.mask_BT.device.type != "cpu" or len(batch.mask_BT) == 1:
+        if batch.mask_BT.device.type != "cpu" or len(batch.mask_BT) <= 1:
             return of_part(q_BCD, batch)
         length_B = batch.mask_BT.sum(1)
         order_B = length_B.argsort(stable=True)
