@@ -68,7 +68,12 @@ SHORT = {
         "generate.dropout=0.4",
         "generate.learning_rate=0.001",
     ),
-    "onerec": ("generate.epochs=1", "generate.validations=2", "generate.preference.share=0.03"),
+    "onerec": (
+        "generate.epochs=1",
+        "generate.least_updates=1",
+        "generate.validations=2",
+        "generate.preference.share=0.03",
+    ),
 }
 """Training, the same for every method: what two cores can pay. Three passes, of which the second and third add a few
 percent with the pointer (docs/experiments.md). One pass of OneRec, whose lists write a visit up to three times, and one
@@ -183,13 +188,15 @@ def align_to_reward(cell: Cell, model: Any, ndcg: float, data: Any) -> dict[str,
 
     The SASRec that tells interest knows no codes: it is trained once for all methods of a dataset, protocol and seed.
     """
-    from lgsid.generate.generating import align
+    from lgsid.generate.generating import align, train
 
     of_all = f"{cell.dataset}-{cell.protocol}-{cell.seed}"
     folder = cell.run.path("generate-cache", of_all) / cell.name
     identity = sha256_json([PROTOCOL, cell.protocol, sha256_file(cell.run.path("1_data", "events.parquet"))])
     started = time.perf_counter()
-    course = align(model, ndcg, data, cell.generate, cell.seed, folder, identity)
+    judge = config_of(cell.dataset, list(SHORT["sasrec"])).generate
+    interest, _ = train("sasrec", data, judge, cell.seed, folder.with_name("sasrec"), identity)
+    course = align(model, ndcg, data, cell.generate, cell.seed, folder, identity, interest)
     kept = ("requests", "pairs", "kept", "before", "after", "lists")
     rounds = [{name: done[name] for name in kept if name in done} for done in course["rounds"]]
     return {"alignment": {"rounds": rounds, "seconds": time.perf_counter() - started}}

@@ -97,6 +97,7 @@ def align(
     seed: int,
     folder: Path | None = None,
     identity: str = "",
+    interest: SequenceModel | None = None,
 ) -> dict[str, Any]:
     """Align a trained OneRec to a reward (`lgsid.generate.preference`); the course of that.
 
@@ -106,6 +107,7 @@ def align(
         data, config, seed, identity: as of `train`.
         folder: keeps checkpoints here, and those of the SASRec that tells interest in ``sasrec`` beside it. It is the
             one that `train` gives for this seed, so that one which has been trained there is not trained again.
+        interest: a SASRec that has been trained otherwise.
     """
     from lgsid.generate.onerec import OneRec
     from lgsid.generate.preference import Writer
@@ -113,8 +115,7 @@ def align(
     from lgsid.generate.rewards import Rewards
     from lgsid.generate.sasrec import SasRec
 
-    interest = None
-    if config.preference.interest:
+    if config.preference.interest and interest is None:
         interest, _ = train("sasrec", data, config, seed, folder.with_name("sasrec") if folder else None, identity)
     assert isinstance(model, OneRec)
     assert interest is None or isinstance(interest, SasRec)
