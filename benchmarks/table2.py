@@ -12,9 +12,9 @@ the last level; items and visits come from the data stage of ``runs/NAME-seed0``
 RQ-VAE-ngram has RQ-VAE's codes: it is a way for rankers to read them, so a generator that writes codes is the same for
 both, and the table says so. "unified" writes its codes and has no id beside them, since an id cannot be generated.
 
-The ranked items of a cell are kept in ``runs/NAME-seed0/generate-cache``, to compare methods by, beside the SASRec that
-judges OneRec's lists. Work may be shared among processes by datasets, models, methods or protocols; OneRec's by
-datasets, protocols or seeds alone.
+The ranked items of a cell are kept in ``runs/NAME-seed0/generate-cache``, to compare methods by, beside its model that
+is not trained again for new figures (``--again``) and the SASRec that judges OneRec's lists. Work may be shared among
+processes by datasets, models, methods or protocols; OneRec's by datasets, protocols or seeds alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from catalogues import data_of as run_data
 from lgsid.artifact import (
     RunFolder,
     atomic_path,
+    read_json,
     sha256_file,
     sha256_json,
     write_json,
@@ -111,6 +112,10 @@ class Cell:
     def ranked(self) -> Path:
         return self.run.path("generate-cache", f"{self.name}.safetensors")
 
+    @property
+    def model_folder(self) -> Path:
+        return self.run.path("generate-cache", self.name)
+
     @cached_property
     def config(self) -> RunConfig:
         return config_of(self.dataset, list(self.sets))
@@ -162,18 +167,29 @@ def data_of(cell: Cell) -> Any:
 
 def measure_cell(cell: Cell) -> dict[str, Any]:
     """Train, ask and measure."""
-    from lgsid.generate.generating import measured, recommender_of, requests_to_answer, train
+    from lgsid.generate.generating import measured, recommender_of, requests_to_answer
 
     data = data_of(cell)
+    model, course = trained(cell, data)
+    event_R = requests_to_answer(data, cell.most)
+    found = measured(recommender_of(model, data, cell.generate), data, cell.generate, event_R, KS)
+    keep(cell, data, event_R, found)
+    return {**found.figures, **course}
+
+
+def trained(cell: Cell, data: Any) -> tuple[Any, dict[str, Any]]:
+    """The model of a cell and the course of its training, from its folder where it has been trained before."""
+    from lgsid.generate.generating import train
+    from lgsid.generate.pretrained import load_generator, save_generator
+
+    folder, digest = cell.model_folder, cell.digest()
+    if is_made(folder / "course.json", digest):
+        return load_generator(folder), read_json(folder / "course.json")["metrics"]
     model, history = train(cell.model, data, cell.generate, cell.seed)
     assert history.best is not None
     alignment = align_to_reward(cell, model, history.best.score, data) if cell.model == "onerec" else {}
     model.eval()
-    event_R = requests_to_answer(data, cell.most)
-    found = measured(recommender_of(model, data, cell.generate), data, cell.generate, event_R, KS)
-    keep(cell, data, event_R, found)
-    return {
-        **found.figures,
+    course = {
         **alignment,
         "validation": {"ndcg@10": history.best.score, "epoch": history.best.epoch},
         "epochs": history.validations[-1].epoch,
@@ -181,6 +197,9 @@ def measure_cell(cell: Cell) -> dict[str, Any]:
         "rows_per_second": history.examples / max(history.seconds, 1e-9),
         "training_seconds": history.seconds,
     }
+    save_generator(model, data.codes_NL, data.sizes, folder)
+    write_json(folder / "course.json", {"config_sha256": digest, "metrics": course})
+    return model, course
 
 
 def align_to_reward(cell: Cell, model: Any, ndcg: float, data: Any) -> dict[str, Any]:
@@ -227,11 +246,11 @@ def described(cell: Cell) -> dict[str, Any]:
     }
 
 
-def work(cells: list[Cell]) -> Iterator[str]:
-    """Make the cells that are missing; yields the failures."""
+def work(cells: list[Cell], again: bool) -> Iterator[str]:
+    """Make the cells that are missing, or all of them once more; yields the failures."""
     for cell in cells:
         try:
-            if is_made(cell.target, cell.digest()):
+            if is_made(cell.target, cell.digest()) and not again:
                 print(f"kept {cell.name}")
                 continue
             started = time.perf_counter()
@@ -275,6 +294,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--label", default="", help="part of the cells' names, for variants made with --set")
     parser.add_argument("--baselines", action="store_true", help="make the rows without training, and no others")
+    parser.add_argument("--again", action="store_true", help="measure cells that are there again, as for new figures")
     args = parser.parse_args()
     keys = itertools.product(args.seeds, args.datasets, args.protocols, args.models, args.methods)
     cells = [
@@ -287,7 +307,7 @@ def main() -> None:
         baselines([Cell(dataset, protocol, "sasrec", NONE, 0, args.requests)
                    for dataset, protocol in itertools.product(args.datasets, args.protocols)])  # fmt: skip
         return
-    failed = list(work(cells))
+    failed = list(work(cells, args.again))
     if failed:
         raise SystemExit(f"{len(failed)} cells failed: {', '.join(failed)}")
 

@@ -36,6 +36,7 @@ BESIDE = {
 """Recommenders without codes."""
 DATASETS = ("gowalla-nyc", "fsq-nyc")
 PROTOCOLS = {"global_time": "after a moment", "leave_one_out": "leave one out"}
+MODES = {"catalogue": "", "reachable": ", reachable-first", "new": ", new places"}
 SEEDS = 3
 MISSING = "–"
 PUBLISHED = (0.186, 0.181)
@@ -88,8 +89,10 @@ def rows_of(model: str) -> list[tuple[str, str, str]]:
 
 def block(dataset: str, protocol: str, model: str, mode: str = "catalogue") -> str:
     """One table: a row a tokeniser."""
-    paths = [f"{mode}/all/hit@5", f"{mode}/all/ndcg@5", f"{mode}/all/hit@10", f"{mode}/all/ndcg@10",
-             f"{mode}/revisits/hit@5", f"{mode}/first_visits/hit@5"]  # fmt: skip
+    columns = {"Hit@5": "all/hit@5", "NDCG@5": "all/ndcg@5", "Hit@10": "all/hit@10", "NDCG@10": "all/ndcg@10"}
+    if mode != "new":  # where all requests are first visits
+        columns |= {"Hit@5 revisits": "revisits/hit@5", "Hit@5 first visits": "first_visits/hit@5"}
+    paths = [f"{mode}/{path}" for path in columns.values()]
     rows = []
     for of, method, name in rows_of(model):
         found = group(dataset, protocol, of, method)
@@ -99,8 +102,8 @@ def block(dataset: str, protocol: str, model: str, mode: str = "catalogue") -> s
         for place, winner in enumerate(best, start=1):
             if method == winner:
                 row[place] = f"**{row[place]}**"
-    title = f"{dataset}, {PROTOCOLS[protocol]}, {WRITERS[model]}{', reachable-first' if mode == 'reachable' else ''}"
-    return table(f"{title} | Hit@5 | NDCG@5 | Hit@10 | NDCG@10 | Hit@5 revisits | Hit@5 first visits", rows)
+    title = f"{dataset}, {PROTOCOLS[protocol]}, {WRITERS[model]}{MODES[mode]}"
+    return table(" | ".join([title, *columns]), rows)
 
 
 def _best(dataset: str, protocol: str, model: str, path: str) -> str | None:
@@ -127,6 +130,13 @@ def whole() -> str:
 def reachable() -> str:
     """Everything among what is in reach."""
     return "\n\n".join(block(*key, mode="reachable") for key in begun())
+
+
+def new_places() -> str:
+    """First visits, among what is in reach and the user has never visited."""
+    path = "new/all/hit@5"
+    there = [key for key in begun() if any(values(group(*key, method), path) for method in METHODS)]
+    return "\n\n".join(block(*key, mode="new") for key in there or begun()[:1])
 
 
 def beyond() -> str:
@@ -164,11 +174,11 @@ def gains() -> str:
     rows = []
     for key in begun():
         row = [f"{key[0]}, {PROTOCOLS[key[1]]}, {WRITERS[key[2]]}"]
-        for path in ("all/hit@5", "all/ndcg@5", "first_visits/hit@5"):
-            found = gain(*key, f"catalogue/{path}")
+        for path in ("catalogue/all/hit@5", "catalogue/all/ndcg@5", "catalogue/first_visits/hit@5", "new/all/hit@5"):
+            found = gain(*key, path)
             row.append(MISSING if found is None else f"{found[0]:+.1%} ({found[1]})")
         rows.append(row)
-    return table("LGSID above the best rival | Hit@5 | NDCG@5 | Hit@5, first visits", rows)
+    return table("LGSID above the best rival | Hit@5 | NDCG@5 | Hit@5, first visits | Hit@5, new places", rows)
 
 
 def short() -> str:
@@ -210,6 +220,7 @@ def variants() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "table2": whole,
     "table2-reachable": reachable,
+    "table2-new": new_places,
     "table2-beyond": beyond,
     "table2-gain": gains,
     "table2-short": short,

@@ -60,7 +60,10 @@ def test_figures_against_the_plainest_computation(visits: Visits) -> None:
     found = evaluate(fixed, packer_of(visits), asked, REACH_KM, ks=(2, 4), batch=3)
     json.dumps(found.figures)
     assert {k for _, k, _ in fixed.asked} == {4}
-    assert [sum(n for n, _, given in fixed.asked if given is mode) for mode in (False, True)] == [len(asked)] * 2
+    new = visits.new_E[asked]
+    assert 0 < new.sum() < len(asked)
+    asked_for = [sum(n for n, _, given in fixed.asked if given is mode) for mode in (False, True)]
+    assert asked_for == [len(asked), len(asked) + new.sum()]
     here = visits.item_E[visits.stop_E[asked] - 1]
     near = haversine_km(lat[here][:, None], lon[here][:, None], lat, lon) <= REACH_KM
     target = visits.item_E[asked]
@@ -78,6 +81,32 @@ def test_figures_against_the_plainest_computation(visits: Visits) -> None:
         assert figures["seconds_per_1000"] >= 0
     assert found.figures["catalogue"]["unreachable_share"] > 0.3
     assert found.figures["reachable"]["unreachable_share"] == 0
+
+
+def test_new_places_are_those_within_reach_that_the_user_has_never_visited(visits: Visits) -> None:
+    lat, lon = places()
+    asked = requests(visits, TEST)
+    found = evaluate(Fixed(list(range(ITEMS))), packer_of(visits), asked, REACH_KM, ks=(2, 4), batch=3)
+    lists = []
+    for event in asked.tolist():
+        past = set(visits.item_E[visits.first_E[event] : visits.stop_E[event]].tolist())
+        here = visits.item_E[visits.stop_E[event] - 1]
+        near = haversine_km(lat[here], lon[here], lat, lon) <= REACH_KM
+        rows = [n for n in range(ITEMS) if near[n] and n not in past][:4] if visits.new_E[event] else []
+        lists.append(rows + [-1] * (4 - len(rows)))
+    assert found.ranked["new"].tolist() == lists
+    hits = [visits.item_E[event] in rows[:2] for event, rows in zip(asked, lists, strict=True) if visits.new_E[event]]
+    figures = found.figures["new"]
+    assert figures["all"] == figures["first_visits"]
+    assert (figures["all"]["requests"], figures["all"]["hit@2"]) == (len(hits), pytest.approx(np.mean(hits)))
+    assert figures["unreachable_share"] == 0
+
+
+def test_without_first_visits_nothing_is_said_of_new_places(visits: Visits) -> None:
+    asked = requests(visits, TEST)
+    again = asked[~visits.new_E[asked]]
+    found = evaluate(Fixed([0, 1, 2]), packer_of(visits), again, REACH_KM)
+    assert set(found.figures) & set(harness.MODES) == set(found.ranked) == {"catalogue", "reachable"}
 
 
 def test_batches_change_nothing_and_modes_are_chosen(visits: Visits) -> None:

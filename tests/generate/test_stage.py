@@ -20,6 +20,7 @@ from lgsid.evaluate.document import Table, percent
 from lgsid.evaluate.generate_section import generate_section, generate_verdicts
 from lgsid.generate import generating
 from lgsid.generate.generating import recommender_of, requests_to_answer
+from lgsid.generate.harness import MODES
 from lgsid.generate.pretrained import load_generator
 from lgsid.generate.stage import generate_items, run_data
 from lgsid.pipeline import GENERATE, SID, execute
@@ -100,7 +101,7 @@ def test_the_saved_model_gives_the_measured_figures(
     event_R = requests_to_answer(data, None)
     found = generating.measured(recommender_of(model, data, config.generate), data, config.generate, event_R)
     stored = read_json(run.path("4_generate", "metrics.json"))["recommenders"][name]
-    for mode in ("catalogue", "reachable"):
+    for mode in MODES:
         assert found.figures[mode]["all"] == stored[mode]["all"]
 
 

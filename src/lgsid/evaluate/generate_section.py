@@ -13,6 +13,7 @@ NAMES = {"tiger": "TIGER", "onerec": "OneRec", "sasrec": "SASRec (no codes)"}
 """What the trained recommenders are called."""
 _WRITERS = ("tiger", "onerec")
 _WHEN = ("before", "after")
+_RANKED = ("hit@5", "ndcg@5", "hit@10", "ndcg@10")
 
 
 def generate_section(config: RunConfig, generation: Mapping[str, Any]) -> Section:
@@ -27,10 +28,11 @@ def generate_section(config: RunConfig, generation: Mapping[str, Any]) -> Sectio
         text(_introduction(config, generation)),
         _found_table("Next items among the whole catalogue", rows, "catalogue"),
         _found_table(f"Next items among those within {config.generate.reach_km:g} km of the user", rows, "reachable"),
+        *_new_table(rows),
         text(
             "Hit@5 is the share of requests whose next item is among the first five; NDCG@5 also asks for it to be "
             "first. They count items: two items never share a SID. On a first visit the user has not been to the item "
-            "before."
+            "before; among new places only what the user has never been to may be named, and only such requests count."
         ),
         text(*_comparison(rows)),
         _reach_table(rows),
@@ -71,6 +73,19 @@ def _found_table(caption: str, rows: Mapping[str, Any], mode: str) -> Table:
             percent(found["first_visits"]["hit@5"]),
         ])  # fmt: skip
     return table(caption, columns, content, columns[1:])
+
+
+def _new_table(rows: Mapping[str, Any]) -> list[Block]:
+    """Nothing where nobody went anywhere new, or the run is older than these figures."""
+    if not all("new" in figures for figures in rows.values()):
+        return []
+    columns = ["recommender", "Hit@5", "NDCG@5", "Hit@10", "NDCG@10"]
+    content = [
+        [recommender_name(name), *(percent(figures["new"]["all"][key]) for key in _RANKED)]
+        for name, figures in rows.items()
+    ]
+    return [table("New places: next items among those within reach where the user has never been", columns, content,
+                  columns[1:])]  # fmt: skip
 
 
 def best_of(rows: Mapping[str, Any], names: tuple[str, ...] | Mapping[str, str], mode: str) -> tuple[str, float] | None:

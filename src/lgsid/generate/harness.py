@@ -1,15 +1,17 @@
 """The one way in which all recommenders are measured, generators and baselines alike.
 
 Where the user is: where the event itself says, else at the item they visited last before. A recommender is asked for
-the whole catalogue, and once more for what lies within reach of that place (*reachable-first*).
+the whole catalogue, once more for what lies within reach of that place (*reachable-first*), and at first visits for
+what of that the user has never visited (*new places*): otherwise the places of a list go to where the user has been,
+mostly rightly so, and how well a recommender knows the others cannot be seen.
 
-Axes: R requests, K ranked items, B requests of a batch, N items.
+Axes: R requests, A of them that are asked, K ranked items, B requests of a batch, N items.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,8 +26,10 @@ from lgsid.geo import haversine_km, km_to_chord, unit_sphere
 from lgsid.rank.reach import WithinReach
 from lgsid.rank.visits import Visits
 
-Mode = Literal["catalogue", "reachable"]
-MODES: tuple[Mode, ...] = ("catalogue", "reachable")
+Mode = Literal["catalogue", "reachable", "new"]
+MODES: tuple[Mode, ...] = ("catalogue", "reachable", "new")
+Allowed = Callable[[IntArray], list[IntArray]]
+"""Catalogue rows that may be named, of requests by their number."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Evaluation:
 
     Attributes:
         figures: ready for JSON, see `evaluate`.
-        ranked: catalogue rows (R, K) by mode, int32, -1 where there is no item; to compare recommenders by.
+        ranked: catalogue rows (R, K) by mode, int32, -1 where there is no item or nothing was asked; to compare
+            recommenders by.
     """
 
     figures: dict[str, Any]
@@ -50,6 +55,7 @@ class Reach:
     """
 
     def __init__(self, lat_N: DoubleArray, lon_N: DoubleArray, reach_km: float) -> None:
+        self.items = len(lat_N)
         self._index = WithinReach(lat_N, lon_N, reach_km)
         self._order_P = self._index.order_P
         self._xyz_P3 = unit_sphere(lat_N, lon_N)[self._order_P]
@@ -106,7 +112,8 @@ def evaluate(
         reach_km: how far a user goes.
         ks: how far down the lists.
         batch: requests at once.
-        modes: catalogue: any item may be named; reachable: only those within reach.
+        modes: catalogue: any item may be named; reachable: only those within reach; new: only those within reach that
+            the user has never visited, asked at first visits alone and left out where there are none.
 
     Returns:
         figures: requests, reach_km, target_within_reach_share, and of each mode what `metrics.measure` gives,
@@ -128,39 +135,66 @@ def evaluate(
         "target_within_reach_share": float(within_R.mean()),
     }
     ranked: dict[str, CodeArray] = {}
+    reach = Reach(lat_N, lon_N, reach_km) if set(modes) - {"catalogue"} else None
     for mode in modes:
-        reach = Reach(lat_N, lon_N, reach_km) if mode == "reachable" else None
-        ranked_RK, seconds = _ask(recommender, packer, event_R, here_R, max(ks), reach, batch)
-        ranked[mode] = ranked_RK
+        place_A = np.flatnonzero(visits.new_E[event_R]) if mode == "new" else np.arange(len(event_R))
+        if not len(place_A):
+            continue
+        allowed = _allowed(mode, visits, event_R, here_R, reach)
+        ranked_AK, seconds = _ask(recommender, packer, event_R, place_A, max(ks), allowed, batch)
+        here_A = here_R[0][place_A], here_R[1][place_A]
         figures[mode] = {
-            **measure(ranked_RK, target_R, visits.new_E[event_R], ks),
-            "unreachable_share": unreachable_share(ranked_RK, here_R, lat_N, lon_N, reach_km),
-            "unnamed_share": unnamed_share(ranked_RK),
-            "seconds_per_1000": seconds / len(event_R) * 1_000,
+            **measure(ranked_AK, target_R[place_A], visits.new_E[event_R[place_A]], ks),
+            "unreachable_share": unreachable_share(ranked_AK, here_A, lat_N, lon_N, reach_km),
+            "unnamed_share": unnamed_share(ranked_AK),
+            "seconds_per_1000": seconds / len(place_A) * 1_000,
         }
+        ranked[mode] = np.full((len(event_R), max(ks)), -1, dtype=np.int32)
+        ranked[mode][place_A] = ranked_AK
     return Evaluation(figures, ranked)
+
+
+def _allowed(
+    mode: Mode, visits: Visits, event_R: IntArray, here_R: tuple[DoubleArray, DoubleArray], reach: Reach | None
+) -> Allowed | None:
+    """What may be named; None is the whole catalogue."""
+    if mode == "catalogue" or reach is None:
+        return None
+
+    def within(number_B: IntArray) -> list[IntArray]:
+        return reach.of(here_R[0][number_B], here_R[1][number_B])
+
+    def never_visited(number_B: IntArray) -> list[IntArray]:
+        found = []
+        for event, rows in zip(event_R[number_B].tolist(), within(number_B), strict=True):
+            visited_N[visits.item_E[visits.first_E[event] : visits.stop_E[event]]] = True
+            found.append(rows[~visited_N[rows]])
+            visited_N[:] = False
+        return found
+
+    visited_N = np.zeros(reach.items, dtype=np.bool_)
+    return within if mode == "reachable" else never_visited
 
 
 def _ask(
     recommender: Recommender,
     packer: Packer,
     event_R: IntArray,
-    here_R: tuple[DoubleArray, DoubleArray],
+    place_A: IntArray,
     k: int,
-    reach: Reach | None,
+    allowed: Allowed | None,
     batch: int,
 ) -> tuple[CodeArray, float]:
-    """The lists of all requests, and the seconds that they took."""
-    ranked_RK = np.full((len(event_R), k), -1, dtype=np.int32)
+    """The lists of some of the requests, and the seconds that they took."""
+    ranked_AK = np.full((len(place_A), k), -1, dtype=np.int32)
     seconds = 0.0
-    for place_B, requests in packer.bucketed(event_R, batch):
+    for place_B, requests in packer.bucketed(event_R[place_A], batch):
         begin = time.perf_counter()
-        allowed = None if reach is None else reach.of(here_R[0][place_B], here_R[1][place_B])
-        found_BK = recommender.top(requests, k, allowed)
+        found_BK = recommender.top(requests, k, None if allowed is None else allowed(place_A[place_B]))
         seconds += time.perf_counter() - begin
         _check(found_BK, len(place_B), k, len(packer.lat_N), type(recommender).__name__)
-        ranked_RK[place_B, : found_BK.shape[1]] = found_BK
-    return ranked_RK, seconds
+        ranked_AK[place_B, : found_BK.shape[1]] = found_BK
+    return ranked_AK, seconds
 
 
 def _check(found_BK: AnyArray, requests: int, k: int, items: int, name: str) -> None:
