@@ -118,6 +118,25 @@ def test_unknown_items_of_a_history_are_left_out_and_told(engine: RunEngine, ite
     assert plain.note == ""
 
 
+@pytest.mark.parametrize("model", ["din_without_sid", "popularity_nearness"])
+def test_new_places_only(engine: RunEngine, items: pl.DataFrame, model: str) -> None:
+    nobody = ask_at(items, k=100, model=model)
+    been = [item.item_id for item in engine.recommend(nobody, []).items[:4]]
+    ask = replace(nobody, history=(*been, been[0]))
+    everything = engine.recommend(ask, [])
+    assert set(been) <= {item.item_id for item in everything.items}
+    new = engine.recommend(replace(ask, filters=Filters(new_only=True)), [])
+    expected = [item.item_id for item in everything.items if item.item_id not in been]
+    assert [item.item_id for item in new.items] == expected
+    assert (new.reachable, new.candidates) == (everything.reachable, everything.candidates - 4)
+    assert "without 4 given items rules out 4" in new.note
+    visits = [Event(f"e{k}", "u", item_id, NOW_MS - 86_400_000, None) for k, item_id in enumerate(been)]
+    stored = engine.recommend(replace(nobody, user_id="u", filters=Filters(new_only=True)), visits)
+    assert {item.item_id for item in stored.items} == set(expected)
+    unknown = engine.recommend(replace(nobody, filters=Filters(new_only=True)), [])
+    assert len(unknown.items) == len(everything.items)
+
+
 def test_stored_events_count_as_visits_unless_the_request_brings_a_history(
     engine: RunEngine, items: pl.DataFrame
 ) -> None:

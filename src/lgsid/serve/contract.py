@@ -48,6 +48,7 @@ class Filters:
         brand: exact.
         price_min, price_max: inclusive; items without a price are left out where either is given.
         open_at_ms: open at this moment (milliseconds since 1970 UTC) by the item's opening hours.
+        new_only: not among the visits that the request is answered by, the user's history.
     """
 
     category: str | None = None
@@ -55,6 +56,7 @@ class Filters:
     price_min: float | None = None
     price_max: float | None = None
     open_at_ms: int | None = None
+    new_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ class RunEngine:
         clock.mark("history")
         place = reach.Place(ask.place.lat_deg, ask.place.lon_deg)
         shelf = state.catalogue.shelf
-        nearby = shelf.search(place, _area(ask.reach, config), _wanted(ask.filters, config), ask.candidates)
+        wanted = _wanted(ask.filters, config, history)
+        nearby = shelf.search(place, _area(ask.reach, config), wanted, ask.candidates)
         clock.mark("reach")
         rows_C, distance_C = nearby.found.rows_M, nearby.found.distance_km_M
         score_C: FloatArray = np.empty(0, dtype=np.float32)
@@ -296,7 +297,7 @@ def _area(asked: Reach, config: ReachConfig) -> reach.Area:
     return reach.Polygon([(corner.lat_deg, corner.lon_deg) for corner in asked.polygon])
 
 
-def _wanted(asked: Filters, config: ReachConfig) -> Wanted:
+def _wanted(asked: Filters, config: ReachConfig, history: History) -> Wanted:
     moment = None
     if asked.open_at_ms is not None:
         if not 0 <= asked.open_at_ms < MOST_TIMESTAMP_MS:
@@ -308,6 +309,7 @@ def _wanted(asked: Filters, config: ReachConfig) -> Wanted:
         least_price=asked.price_min,
         most_price=asked.price_max,
         open_at=moment,
+        without=tuple(np.unique(history.rows_T).tolist()) if asked.new_only else (),
     )
 
 

@@ -95,6 +95,8 @@ class FiltersGiven(Given):
     """Open at the time of the request."""
     open_at_ms: TimestampMs | None = None
     """Open at this time, milliseconds since 1970 UTC; in place of open_now."""
+    new_only: bool = False
+    """Only places that are not in the user's history."""
 
     @model_validator(mode="after")
     def _sensible(self) -> FiltersGiven:
@@ -107,7 +109,7 @@ class FiltersGiven(Given):
     def to_filters(self, now_ms: int) -> Wanted:
         """With the time put in for "now"."""
         at_ms = now_ms if self.open_now else self.open_at_ms
-        return Wanted(self.category, self.brand, self.price_min, self.price_max, at_ms)
+        return Wanted(self.category, self.brand, self.price_min, self.price_max, at_ms, self.new_only)
 
 
 _RECOMMEND: dict[str, JsonValue] = {

@@ -164,6 +164,10 @@ function filterField({ start, changed }, open) {
     if (wrong) event.target.reportValidity();
     else changed("filters");
   } });
+  const check = (id, name, words) => el("label", { class: "check" }, el("input", { type: "checkbox", id, checked: filters[name], onchange: (event) => {
+    filters[name] = event.target.checked;
+    changed("filters");
+  } }), t(words));
   return el("details", { class: "filters", open },
     summary,
     el("div", { class: "pair" },
@@ -171,10 +175,9 @@ function filterField({ start, changed }, open) {
       start.brands.length ? field(t("filters.brand"), "brand", names("brand", start.brands.slice().sort())) : null),
     el("div", { class: "pair" },
       known.has("price") ? field(t("filters.price"), "price_min", el("div", { class: "row" }, price("price_min", "filters.from"), price("price_max", "filters.to"))) : null,
-      known.has("opening_hours") ? el("label", { class: "check" }, el("input", { type: "checkbox", id: "open", checked: filters.open_now, onchange: (event) => {
-        filters.open_now = event.target.checked;
-        changed("filters");
-      } }), t("filters.open")) : null),
+      el("div", {},
+        known.has("opening_hours") ? check("open", "open_now", "filters.open") : null,
+        state.who === "nobody" ? null : check("new", "new_only", "filters.new"))),
     filtersOn() > 0 && el("button", { type: "button", class: "link", onclick: () => {
       clearFilters();
       changed("filters");
@@ -182,5 +185,5 @@ function filterField({ start, changed }, open) {
 }
 
 export function clearFilters() {
-  state.filters = { category: "", brand: "", price_min: "", price_max: "", open_now: false };
+  state.filters = { category: "", brand: "", price_min: "", price_max: "", open_now: false, new_only: false };
 }

@@ -8,7 +8,7 @@ export const state = {
   how: "radius",
   radiusKm: 3,
   minutes: 20,
-  filters: { category: "", brand: "", price_min: "", price_max: "", open_now: false },
+  filters: { category: "", brand: "", price_min: "", price_max: "", open_now: false, new_only: false },
   mode: "ranker",
   model: "",
   pair: ["", ""],
@@ -43,13 +43,13 @@ export function modelsOf(start) {
 }
 
 export function filtersOn() {
-  const { category, brand, price_min: low, price_max: high, open_now: open } = state.filters;
-  return [category, brand, low !== "" || high !== "", open].filter(Boolean).length;
+  const { category, brand, price_min: low, price_max: high, open_now: open, new_only: fresh } = state.filters;
+  return [category, brand, low !== "" || high !== "", open, fresh].filter(Boolean).length;
 }
 
 export function request(start, language, chosen = { mode: state.mode, model: state.model }) {
-  const { category, brand, price_min: low, price_max: high, open_now: open } = state.filters;
-  const filters = { open_now: open };
+  const { category, brand, price_min: low, price_max: high, open_now: open, new_only: fresh } = state.filters;
+  const filters = { open_now: open, new_only: fresh };
   if (category) filters.category = category;
   if (brand) filters.brand = brand;
   if (low !== "") filters.price_min = Number(low);

@@ -51,6 +51,7 @@ export default {
   "filters.from": "from",
   "filters.to": "to",
   "filters.open": "Open now",
+  "filters.new": "New places only",
   "filters.clear": "Clear filters",
   "filters.prices": "The lower price comes first.",
   "model.title": "Model",

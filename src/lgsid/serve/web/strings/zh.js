@@ -51,6 +51,7 @@ export default {
   "filters.from": "最低",
   "filters.to": "最高",
   "filters.open": "营业中",
+  "filters.new": "只看没去过的",
   "filters.clear": "清除筛选",
   "filters.prices": "请先填写较低的价格。",
   "model.title": "模型",
