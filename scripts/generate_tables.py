@@ -134,8 +134,7 @@ def reachable() -> str:
 
 def new_places() -> str:
     """First visits, among what is in reach and the user has never visited."""
-    path = "new/all/hit@5"
-    there = [key for key in begun() if any(values(group(*key, method), path) for method in METHODS)]
+    there = [key for key in begun() if _asked(key, "new")]
     return "\n\n".join(block(*key, mode="new") for key in there or begun()[:1])
 
 
@@ -182,19 +181,26 @@ def gains() -> str:
 
 
 def short() -> str:
-    """Hit@5 of everything side by side."""
-    across = begun()
+    """Hit@5 of everything side by side: all requests on the whole catalogue, and first visits among new places."""
+    across = [
+        (key, mode) for key in begun() for mode in ("catalogue", "new") if mode == "catalogue" or _asked(key, mode)
+    ]
     rows = []
     for method, name in METHODS.items():
-        rows.append([name, *(_mean(group(*key, method)) for key in across)])
+        rows.append([name, *(_mean(group(*key, method), mode) for key, mode in across)])
     for beside, name in BESIDE.items():
-        rows.append([f"*{name}*", *(_mean(group(key[0], key[1], beside)) for key in across)])
-    names = [f"{key[0].split('-')[0]} {WRITERS[key[2]]}, {PROTOCOLS[key[1]]}" for key in across]
+        rows.append([f"*{name}*", *(_mean(group(key[0], key[1], beside), mode) for key, mode in across)])
+    names = [f"{key[0].split('-')[0]} {WRITERS[key[2]]}, {PROTOCOLS[key[1]]}{MODES[mode]}" for key, mode in across]
     return table(" | ".join(["Hit@5, percent", *names]), rows)
 
 
-def _mean(found: Sequence[Cell]) -> str:
-    known = values(found, "catalogue/all/hit@5")
+def _asked(key: tuple[str, str, str], mode: str) -> bool:
+    """Whether any generator was asked in a mode."""
+    return any(values(group(*key, method), f"{mode}/all/hit@5") for method in METHODS)
+
+
+def _mean(found: Sequence[Cell], mode: str) -> str:
+    known = values(found, f"{mode}/all/hit@5")
     return f"{100 * statistics.fmean(known):.1f}" if known else MISSING
 
 
