@@ -138,8 +138,9 @@ class Cell:
         codes = sha256_file(self.codes) if self.codes else None
         options = self.generate.model_dump(mode="json", exclude={"models", "protocol"})
         shares = self.config.sid.training_share, self.config.rank.samples.validation_share
+        judge = [SHORT["sasrec"]] if self.model == "onerec" else []
         return sha256_json([PROTOCOL, self.protocol, self.model, self.method, options, self.seed, shares, self.most,
-                            events, codes])  # fmt: skip
+                            events, codes, *judge])  # fmt: skip
 
 
 def data_of(cell: Cell) -> Any:

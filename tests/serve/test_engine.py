@@ -129,7 +129,7 @@ def test_new_places_only(engine: RunEngine, items: pl.DataFrame, model: str) -> 
     expected = [item.item_id for item in everything.items if item.item_id not in been]
     assert [item.item_id for item in new.items] == expected
     assert (new.reachable, new.candidates) == (everything.reachable, everything.candidates - 4)
-    assert "without 4 given items rules out 4" in new.note
+    assert "new places only (4 visited) rules out 4" in new.note
     visits = [Event(f"e{k}", "u", item_id, NOW_MS - 86_400_000, None) for k, item_id in enumerate(been)]
     stored = engine.recommend(replace(nobody, user_id="u", filters=Filters(new_only=True)), visits)
     assert {item.item_id for item in stored.items} == set(expected)

@@ -266,7 +266,7 @@ def test_empty_answers_say_why() -> None:
         (Wanted(brands=("A", "B")), "brand", ("brand A or B", "品牌A或B")),
         (Wanted(least_price=5), "price", ("price from 5", "价格不低于5")),
         (Wanted(least_price=5, most_price=9.5), "price", ("price from 5 to 9.5", "价格5至9.5")),
-        (Wanted(without=(1, 2)), "without", ("without 2 given items", "除去给定的2个")),
+        (Wanted(without=(1, 2)), "without", ("new places only (2 visited)", "没去过的（去过2个）")),
     ],
 )
 def test_filters_in_words(wanted: Wanted, name: str, words: tuple[str, str]) -> None:

@@ -77,17 +77,9 @@ def test_place_user_reach_filters_and_model(opened: Open) -> None:
     assert 0 < near < far
     walk = answered(page, lambda: page.check("input[value=walk]", force=True))
     assert "walk" in walk["items"][0]["reason"]
-    page.click(".filters summary")
-    sent = []
-    page.on("request", lambda request: sent.append(request.post_data_json) if "recommend" in request.url else None)
-    answered(page, lambda: page.check("#new"))
-    assert sent[-1]["filters"]["new_only"] is True
-    assert sent[-1].get("history") or sent[-1].get("user_id")
-    assert "1" in page.inner_text(".filters summary")
-    shot(page, "new")
     nobody = answered(page, lambda: page.select_option("#who", "nobody"))
     assert nobody["items"]
-    assert not page.locator("#new").count()
+    page.click(".filters summary")
     pizza = answered(page, lambda: page.select_option("#category", "Food > Pizza"))
     assert {item["category"] for item in pizza["items"]} == {"Food > Pizza"}
     cheap = answered(page, lambda: page.locator("#price_max").fill("20") or page.locator("#price_max").blur())
@@ -103,6 +95,23 @@ def test_place_user_reach_filters_and_model(opened: Open) -> None:
     page.fill("#coordinates", "somewhere")
     page.locator("#coordinates").blur()
     assert "two numbers" in page.inner_text("#coordinates-wrong")
+
+
+def test_new_places_only_are_asked_for_somebody(opened: Open) -> None:
+    page = opened()
+    page.click(".filters summary")
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if "recommend" in request.url else None)
+    answered(page, lambda: page.check("#new"))
+    assert sent[-1]["filters"]["new_only"] is True
+    assert sent[-1].get("history") or sent[-1].get("user_id")
+    assert "1" in page.inner_text(".filters summary")
+    shot(page, "new")
+    nobody = answered(page, lambda: page.select_option("#who", "nobody"))
+    assert nobody["items"]
+    assert not page.locator("#new").count()
+    assert sent[-1]["filters"]["new_only"] is False
+    assert "1" not in page.inner_text(".filters summary")
 
 
 def test_a_history_of_selected_items(opened: Open) -> None:

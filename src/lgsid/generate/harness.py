@@ -160,6 +160,7 @@ def _allowed(
     """What may be named; None is the whole catalogue."""
     if mode == "catalogue" or reach is None:
         return None
+    visited_N = np.zeros(reach.items, dtype=np.bool_)
 
     def within(number_B: IntArray) -> list[IntArray]:
         return reach.of(here_R[0][number_B], here_R[1][number_B])
@@ -167,12 +168,12 @@ def _allowed(
     def never_visited(number_B: IntArray) -> list[IntArray]:
         found = []
         for event, rows in zip(event_R[number_B].tolist(), within(number_B), strict=True):
-            visited_N[visits.item_E[visits.first_E[event] : visits.stop_E[event]]] = True
+            past = visits.item_E[visits.first_E[event] : visits.stop_E[event]]
+            visited_N[past] = True
             found.append(rows[~visited_N[rows]])
-            visited_N[:] = False
+            visited_N[past] = False
         return found
 
-    visited_N = np.zeros(reach.items, dtype=np.bool_)
     return within if mode == "reachable" else never_visited
 
 

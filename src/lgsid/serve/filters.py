@@ -33,7 +33,7 @@ class Wanted:
         open_at: open at that moment, read in the items' time zone; an item whose hours are unknown does not count as
             open …
         or_unknown_hours: … unless this is set.
-        without: rows of the catalogue that are not wanted, such as what the user has been shown.
+        without: rows of the catalogue that are not wanted, such as what the user has visited.
 
     Raises:
         RequestError: an empty name, a price below 0 or a range without anything in it.

@@ -63,11 +63,13 @@ def filter_words(name: str, wanted: Wanted, language: Language = "en") -> str:
         "brand": lambda wanted, chinese: _names("品牌" if chinese else "brand", wanted.brands, chinese),
         "price": _price,
         "open": lambda wanted, chinese: _open(wanted.open_at, chinese),
-        "without": lambda wanted, chinese: (
-            f"除去给定的{len(wanted.without)}个" if chinese else f"without {len(wanted.without)} given items"
-        ),
+        "without": lambda wanted, chinese: _new(len(wanted.without), chinese),
     }
     return words[name](wanted, language == "zh")
+
+
+def _new(visited: int, chinese: bool) -> str:
+    return f"没去过的（去过{visited}个）" if chinese else f"new places only ({visited} visited)"
 
 
 def _english(nearby: Nearby) -> str:

@@ -42,14 +42,18 @@ export function modelsOf(start) {
   return [...rankers, ...generators, ...both];
 }
 
+function newOnly() { // of somebody: nobody has been anywhere
+  return state.filters.new_only && state.who !== "nobody";
+}
+
 export function filtersOn() {
-  const { category, brand, price_min: low, price_max: high, open_now: open, new_only: fresh } = state.filters;
-  return [category, brand, low !== "" || high !== "", open, fresh].filter(Boolean).length;
+  const { category, brand, price_min: low, price_max: high, open_now: open } = state.filters;
+  return [category, brand, low !== "" || high !== "", open, newOnly()].filter(Boolean).length;
 }
 
 export function request(start, language, chosen = { mode: state.mode, model: state.model }) {
-  const { category, brand, price_min: low, price_max: high, open_now: open, new_only: fresh } = state.filters;
-  const filters = { open_now: open, new_only: fresh };
+  const { category, brand, price_min: low, price_max: high, open_now: open } = state.filters;
+  const filters = { open_now: open, new_only: newOnly() };
   if (category) filters.category = category;
   if (brand) filters.brand = brand;
   if (low !== "") filters.price_min = Number(low);
