@@ -79,13 +79,15 @@ def requests(items: int, batch: int, seed: int = 0) -> Packed:
     """Requests with random histories."""
     item_RT = torch.from_numpy(np.random.default_rng(seed).integers(0, items, (batch, HISTORY)))
     zeros_RT, zeros_R = torch.zeros_like(item_RT), torch.zeros(batch, dtype=torch.int64)
-    return Packed(item_RT, zeros_RT, zeros_RT.bool(), zeros_RT, zeros_RT, zeros_RT, zeros_R + HISTORY, zeros_R)
+    nowhere_RT3 = torch.zeros(batch, HISTORY, 3)
+    return Packed(item_RT, zeros_RT, zeros_RT.bool(), zeros_RT, zeros_RT, zeros_RT, zeros_R + HISTORY, zeros_R,
+                  nowhere_RT3, nowhere_RT3[:, 0])  # fmt: skip
 
 
 def tiger(codes_NL: Any, sizes: tuple[int, ...], beams: int) -> Generated:
     """Ours, untrained."""
     torch.manual_seed(0)
-    config = GenerateConfig(encoder="full", pointer=False, history=HISTORY, beams=beams, **SHAPE)
+    config = GenerateConfig(encoder="full", pointer=False, nearness=False, history=HISTORY, beams=beams, **SHAPE)
     return Generated(Tiger(codes_NL, sizes, config).eval(), Trie(codes_NL), beams)
 
 

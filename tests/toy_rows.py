@@ -17,8 +17,9 @@ from torch import Tensor
 from lgsid.arrays import IntArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.base import Packed
-from lgsid.generate.methods import make_generator
+from lgsid.generate.methods import make_generator as make
 from lgsid.generate.training import HeldOut, SequenceTraining, train_generator
+from lgsid.geo import unit_sphere
 from lgsid.trainer import distributed, rank
 
 ITEMS, CIRCLE = 24, 4
@@ -44,9 +45,20 @@ def codes(items: int = ITEMS, seed: int = 0) -> np.ndarray:
     return np.stack(np.unravel_index(n, SIZES), axis=1).astype(np.int32)
 
 
+def places() -> np.ndarray:
+    """Shops within a few kilometres, on the unit sphere."""
+    rng = np.random.default_rng(5)
+    return unit_sphere(40.7 + rng.normal(0, 0.02, ITEMS), -74.0 + rng.normal(0, 0.02, ITEMS)).astype(np.float32)
+
+
 def after(item: int) -> int:
     """Where one goes from an item."""
     return item // CIRCLE * CIRCLE + (item + 1) % CIRCLE
+
+
+def make_generator(name: str, config: GenerateConfig, seed: int) -> Any:
+    """A generator of the shops."""
+    return make(name, codes(), SIZES, config, seed, xyz_N3=places())
 
 
 def circle(start: int, length: int, hours: float = 1.0) -> Segment:
@@ -79,11 +91,17 @@ def pack(rows: list[list[Segment]], first_target: int = 1, length: int = 0) -> P
                 band[r, at] = (what * 7 + k) % 16 if k else 0
                 target[r, at] = k >= first_target and seconds != visits[k - 1][1]
                 at += 1
+    here = np.zeros((*shape, 3), dtype=np.float32)
+    here[:, 1:] = np.where((segment[:, 1:] == segment[:, :-1])[..., None], places()[item[:, :-1].astype(int)], 0)
     length_R = (segment >= 0).sum(axis=1)
+    last_R3 = places()[item[np.arange(len(rows)), np.maximum(length_R - 1, 0)].astype(int)]
     now_R = np.array([START + (row[-1][-1][1] + HOUR if row and row[-1] else 0) for row in rows])
     tensors = (item, segment, target, time, band, user, length_R, now_R)
-    return Packed(*(torch.from_numpy(np.asarray(t)) if t is target else torch.from_numpy(np.asarray(t)).long()
-                    for t in tensors))  # fmt: skip
+    return Packed(
+        *(torch.from_numpy(np.asarray(t)) if t is target else torch.from_numpy(np.asarray(t)).long() for t in tensors),
+        here_RT3=torch.from_numpy(here),
+        here_R3=torch.from_numpy(np.where(length_R[:, None] > 0, last_R3, 0).astype(np.float32)),
+    )
 
 
 class ToyRows:
@@ -118,7 +136,7 @@ def toy_requests(count: int = ITEMS, length: int = 3) -> tuple[Packed, IntArray]
 
 def toy_training(config: GenerateConfig, seed: int = 0, examples: IntArray | None = None) -> SequenceTraining:
     """SASRec on circles."""
-    model = make_generator("sasrec", codes(), SIZES, config, seed)
+    model = make_generator("sasrec", config, seed)
     source, held = ToyRows(), HeldOut(*toy_requests())
     recommender: Any = model
     return SequenceTraining(model, recommender, source, np.arange(len(source)) if examples is None else examples, held)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from toy_rows import ITEMS, SIZES, Segment, codes, pack, small
+from toy_rows import ITEMS, SIZES, Segment, codes, pack, places, small
 
 from lgsid.generate.base import Packed
 from lgsid.generate.tiger import Tiger
@@ -22,7 +22,7 @@ OFFSET = np.array([FIRST + total - size for size, total in zip(SIZES, accumulate
 def tiger(seed: int = 0, **changes: Any) -> Tiger:
     """In evaluation mode; what starts at zero does not stay there."""
     torch.manual_seed(seed)
-    model = Tiger(codes(), SIZES, small(**{"encoder_layers": 2, "decoder_layers": 2, **changes})).eval()
+    model = Tiger(codes(), SIZES, small(**{"encoder_layers": 2, "decoder_layers": 2, **changes}), places()).eval()
     for parameter in model.parameters():
         if not parameter.any() and changes.get("encoder") != "full":
             torch.nn.init.normal_(parameter, std=0.3)

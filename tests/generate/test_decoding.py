@@ -22,7 +22,8 @@ def answered(requests: Packed, item: int) -> Packed:
     """Rows in which each request goes on with one more visit, the only target."""
 
     def behind(tensor_RT: torch.Tensor, value_R: torch.Tensor | int) -> torch.Tensor:
-        longer_RT = torch.nn.functional.pad(tensor_RT, (0, 1), value=-1 if tensor_RT is requests.segment_RT else 0)
+        fill = -1 if tensor_RT is requests.segment_RT else 0
+        longer_RT = torch.nn.functional.pad(tensor_RT, (0, 0) * (tensor_RT.ndim - 2) + (0, 1), value=fill)
         longer_RT[torch.arange(len(requests)), requests.length_R] = value_R
         return longer_RT
 
@@ -35,6 +36,8 @@ def answered(requests: Packed, item: int) -> Packed:
         behind(requests.user_RT, requests.user_RT[:, 0]),
         requests.length_R + 1,
         requests.now_R,
+        behind(requests.here_RT3, requests.here_R3),
+        requests.here_R3,
     )
 
 
@@ -88,7 +91,7 @@ def test_wide_beams_find_the_exact_top() -> None:
 
 @pytest.mark.parametrize("beams", [3, ITEMS])
 def test_transformers_generate_names_the_same_items(beams: int) -> None:
-    model, requests = tiger(4, encoder="full", pointer=False, history=12), whole_history(4, [4, 8, 12])
+    model, requests = tiger(4, encoder="full", pointer=False, nearness=False, history=12), whole_history(4, [4, 8, 12])
     codes_NL = codes()
     rng = np.random.default_rng(0)
     reach = [rng.choice(ITEMS, size, replace=False) for size in (ITEMS, 15, 8)]
@@ -137,7 +140,7 @@ def test_plans_do_what_the_modules_do_and_follow_the_weights() -> None:
 
     def states(gradients: bool) -> list[torch.Tensor]:
         with torch.set_grad_enabled(gradients):
-            bos_BD, written = network.remember(requests, model.codes_NL)
+            bos_BD, written = network.remember(requests, model.codes_NL, model.places)
             cache = written.cache
             found = [bos_BD[:, None]]
             for level in range(4):

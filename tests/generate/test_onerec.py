@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_rows import HOUR, ITEMS, SIZES, Segment, ToyRows, after, circle, codes, pack, small, toy_requests
+from toy_rows import HOUR, ITEMS, Segment, ToyRows, after, circle, codes, make_generator, pack, small, toy_requests
 
 from lgsid.config import ExpertConfig, SessionConfig
 from lgsid.generate.base import Packed
 from lgsid.generate.beam import exact_scores
 from lgsid.generate.lists import list_beam_search
-from lgsid.generate.methods import make_generator
 from lgsid.generate.moe import SparseExperts
 from lgsid.generate.onerec import OneRec
 from lgsid.generate.sessions import session_lists
@@ -24,7 +23,7 @@ CPU = torch.device("cpu")
 
 def model(seed: int = 0, **changes: Any) -> OneRec:
     """In evaluation mode, with no parameter at 0."""
-    made = make_generator("onerec", codes(), SIZES, small(**changes), seed)
+    made = make_generator("onerec", small(**changes), seed)
     assert isinstance(made, OneRec)
     generator = torch.Generator().manual_seed(seed)
     for parameter in made.parameters():
@@ -117,7 +116,7 @@ def test_likelihood_of_given_lists_can_be_learned_from() -> None:
 
 
 def test_learns_what_comes_next_and_what_comes_after() -> None:
-    onerec = make_generator("onerec", codes(), SIZES, small(), seed=0)
+    onerec = make_generator("onerec", small(), seed=0)
     assert isinstance(onerec, OneRec)
     source = ToyRows()
     optimizer = torch.optim.AdamW(onerec.parameters(), lr=1e-2)

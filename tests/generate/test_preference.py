@@ -46,7 +46,8 @@ def trained() -> tuple[dict[str, Tensor], float]:
 
 def model_of(trained: tuple[dict[str, Tensor], float], config: GenerateConfig) -> OneRec:
     data = city()
-    model = make_generator("onerec", data.codes_NL, data.sizes, config, seed=0)
+    places = data.packer(config).xyz_N3
+    model = make_generator("onerec", data.codes_NL, data.sizes, config, seed=0, xyz_N3=places)
     model.load_state_dict(trained[0])
     assert isinstance(model, OneRec)
     return model.eval()

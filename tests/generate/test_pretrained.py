@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toy_rows import SIZES, ToyRows, codes, small, toy_requests
+from toy_rows import SIZES, ToyRows, codes, make_generator, small, toy_requests
 
 from lgsid.config import GenerateConfig
 from lgsid.errors import ArtifactError, ConfigError
 from lgsid.generate.base import Generator, SequenceModel
-from lgsid.generate.methods import GENERATORS, generator_class, make_generator
+from lgsid.generate.methods import GENERATORS, generator_class
 from lgsid.generate.pretrained import load_generator, save_generator
 
 
 def made(name: str, seed: int = 0, **changes: Any) -> SequenceModel:
-    return make_generator(name, codes(), SIZES, small(**changes), seed).eval()
+    return make_generator(name, small(**changes), seed).eval()
 
 
 def saved(folder: Path, name: str = "sasrec") -> Path:
@@ -83,10 +83,10 @@ def test_missing_files(name: str, tmp_path: Path) -> None:
         load_generator(tmp_path)
 
 
-@pytest.mark.parametrize("values", [{"format": 2}, {"model": "bert4rec"}, {"model": None}])
+@pytest.mark.parametrize("values", [{"format": 1}, {"model": "bert4rec"}, {"model": None}])
 def test_a_description_of_something_else(values: dict[str, Any], tmp_path: Path) -> None:
     change(saved(tmp_path), **values)
-    with pytest.raises(ArtifactError, match=r"config\.json does not describe a generator of format 1"):
+    with pytest.raises(ArtifactError, match=r"config\.json does not describe a generator of format 2"):
         load_generator(tmp_path)
 
 
@@ -137,5 +137,5 @@ def test_what_is_saved_is_no_more_than_is_needed(tmp_path: Path) -> None:
     """Buffers that follow from the SIDs or the training data are not there twice."""
     tensors = load_file(saved(tmp_path, "onerec") / "generator.safetensors")
     parameters = {f"model.{name}" for name, _ in made("onerec").named_parameters()}
-    assert set(tensors) == parameters | {"codes_NL"}
+    assert set(tensors) == parameters | {"codes_NL", "xyz_N3"}
     assert isinstance(load_generator(tmp_path).config, GenerateConfig)

@@ -115,7 +115,7 @@ def test_buckets_are_those_of_transformers(both: bool) -> None:
 
 
 def test_full_encoder_and_decoder_are_transformers_t5() -> None:
-    model = tiger(1, encoder="full", pointer=False, history=12)
+    model = tiger(1, encoder="full", pointer=False, nearness=False, history=12)
     torch.nn.init.normal_(model.network.tokens.bos)
     rows = whole_history(1, [13, 6, 2])
     rows.target_RT[torch.arange(3), rows.length_R - 1] = True
@@ -138,7 +138,7 @@ def test_full_encoder_and_decoder_are_transformers_t5() -> None:
 
 
 def test_weights_there_and_back() -> None:
-    model = tiger(2, encoder="full", pointer=False)
+    model = tiger(2, encoder="full", pointer=False, nearness=False)
     theirs = to_transformers(model.network)
     back = from_transformers(theirs, SIZES, model.config)
     ours = model.network.state_dict()
@@ -153,15 +153,16 @@ def test_weights_there_and_back() -> None:
         ({"time": True}, "time"),
         ({"encoder": "causal"}, "causal"),
         ({"pointer": True}, "pointer"),
+        ({"nearness": True}, "nearness"),
         ({"users": 3, "distance": True}, "users, distance"),
     ],
 )
 def test_what_t5_has_not_is_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        to_transformers(tiger(**{"encoder": "full", "pointer": False, **changes}).network)
+        to_transformers(tiger(**{"encoder": "full", "pointer": False, "nearness": False, **changes}).network)
 
 
 def test_other_sizes_are_refused() -> None:
-    model = tiger(encoder="full", pointer=False)
+    model = tiger(encoder="full", pointer=False, nearness=False)
     with pytest.raises(ConfigError, match=r"shared\.weight"):
         from_transformers(to_transformers(model.network), (3, 4, 5), model.config)

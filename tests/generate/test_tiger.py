@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_rows import ITEMS, SIZES, Segment, ToyRows, codes, pack, select, small
+from toy_rows import ITEMS, SIZES, Segment, ToyRows, codes, pack, places, select, small
 from toy_t5 import segment, tiger
 
 from lgsid.generate.base import Packed
@@ -31,7 +31,7 @@ def alone(rows: Packed, row: int, place: int) -> Packed:
     first = int((rows.segment_RT[row] == number).nonzero()[0, 0])
     cut = {
         name: getattr(rows, name)[row : row + 1, first : place + 1].clone()
-        for name in ("item_RT", "time_RT", "band_RT", "user_RT")
+        for name in ("item_RT", "time_RT", "band_RT", "user_RT", "here_RT3")
     }
     target_RT = torch.zeros(1, place + 1 - first, dtype=torch.bool)
     target_RT[0, -1] = True
@@ -41,6 +41,7 @@ def alone(rows: Packed, row: int, place: int) -> Packed:
         target_RT=target_RT,
         length_R=torch.tensor([place + 1 - first]),
         now_R=torch.zeros(1, dtype=torch.int64),
+        here_R3=torch.zeros(1, 3),
     )
 
 
@@ -130,7 +131,7 @@ def test_gradients_reach_every_parameter_and_are_seeded() -> None:
 
     def gradients() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        model = Tiger(codes(), SIZES, small(dropout=0.2, label_smoothing=0.1, **CONTEXT)).train()
+        model = Tiger(codes(), SIZES, small(dropout=0.2, label_smoothing=0.1, **CONTEXT), places()).train()
         loss, parts = model.loss(rows)
         loss.backward()
         assert loss.item() == pytest.approx(float(np.mean(list(parts.values()))), rel=1e-5)
@@ -147,7 +148,7 @@ def test_gradients_reach_every_parameter_and_are_seeded() -> None:
 def test_it_learns_where_users_go() -> None:
     torch.manual_seed(0)
     source = ToyRows()
-    model = Tiger(codes(), SIZES, small()).train()
+    model = Tiger(codes(), SIZES, small(), places()).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     rng = np.random.default_rng(0)
     losses = []

@@ -16,6 +16,7 @@ from lgsid.artifact import read_json
 from lgsid.config import GenerateConfig
 from lgsid.errors import ArtifactError
 from lgsid.generate.methods import make_generator
+from lgsid.geo import unit_sphere
 from lgsid.rank.features import item_features
 from lgsid.rank.loader import Batcher, Requests, SampleFolder
 from lgsid.rank.methods import make_ranker
@@ -25,6 +26,7 @@ from lgsid.rank.training import predict
 from lgsid.serve import generators
 from lgsid.serve.asked import Asked, History, history_of
 from lgsid.serve.base import Event, RequestError
+from lgsid.serve.catalogue import Catalogue
 from lgsid.serve.contract import Ask
 from lgsid.serve.generators import GeneratorInterest
 from lgsid.serve.interest import FALLBACK, Both, Models, PopularNearby, best
@@ -219,11 +221,15 @@ def generator(name: str, sizes: tuple[int, ...] | None = None, **changes: Any) -
     sizes = sizes or tuple(int(column.max()) + 1 for column in codes_NL.T)
     config = GenerateConfig(history=5, dim=16, heads=2, feed_forward=16, dropout=0.0, beams=7, **changes)
     count_N = np.ones(len(codes_NL), dtype=np.int64)
-    model = make_generator(name, codes_NL, sizes, config, seed=0, count_N=count_N).eval()
+    model = make_generator(name, codes_NL, sizes, config, 0, count_N, places_of(catalogue)).eval()
     with torch.no_grad():  # away from the zeros that training starts from
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return model, GeneratorInterest(model, catalogue)
+
+
+def places_of(catalogue: Catalogue) -> Any:
+    return unit_sphere(catalogue.items["lat_deg"].to_numpy(), catalogue.items["lon_deg"].to_numpy())
 
 
 def by_hand(model: Any, packed: Any, row: int) -> float:
@@ -269,7 +275,9 @@ def test_a_generator_does_not_name_what_it_cannot_write(items: pl.DataFrame) -> 
 def generator_without_extra(sizes: tuple[int, ...]) -> tuple[Any, GeneratorInterest]:
     catalogue = served_engine().state.catalogue
     config = GenerateConfig(history=5, dim=16, heads=2, feed_forward=16, dropout=0.0)
-    model = make_generator("tiger", catalogue.codes_NM[:, :-1], sizes, config, seed=0).eval()
+    known = catalogue.codes_NM[:, -1] == 0
+    codes_NL, xyz_N3 = catalogue.codes_NM[known, :-1], places_of(catalogue)[known]
+    model = make_generator("tiger", codes_NL, sizes, config, seed=0, xyz_N3=xyz_N3).eval()
     return model, GeneratorInterest(model, catalogue)
 
 

@@ -73,6 +73,8 @@ class GenerateConfig(Strict):
     which all visits of a history see each other and every prediction takes a pass of its own."""
     pointer: bool = True
     """Let generators copy tokens from earlier visits as well as choose among all; off is the published TIGER."""
+    nearness: bool = True
+    """Let generators know how far each token's items are from the user; off is the published TIGER."""
     dim: int = Field(default=64, ge=2)
     """Width of the models."""
     heads: int = Field(default=4, ge=1)

@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from lgsid.arrays import CodeArray, IntArray
+from lgsid.arrays import CodeArray, FloatArray, IntArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.beam import CodeDecoder
+from lgsid.generate.places import SidPlaces
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Packed:
         user_RT: user tokens, int64, from 0; all 0 where users are anonymous.
         length_R: visits of the row, int64: a request comes after so many of them.
         now_R: when the request is made, seconds since 1970, int64; of rows to train on it means nothing.
+        here_RT3: where the user is just before each visit, on the unit sphere, float32; 0 where nobody knows.
+        here_R3: where they are at the request; of rows to train on it means nothing.
     """
 
     item_RT: Tensor
@@ -46,6 +49,8 @@ class Packed:
     user_RT: Tensor
     length_R: Tensor
     now_R: Tensor
+    here_RT3: Tensor
+    here_R3: Tensor
 
     def __len__(self) -> int:
         return len(self.item_RT)
@@ -94,11 +99,23 @@ class Generator(SequenceModel):
         codes_NL: unique SIDs, int32; row n is item n.
         sizes: number of tokens of each level, L of them.
         config: sizes and options.
+        xyz_N3: places of the items, on the unit sphere; needed with ``config.nearness``.
+
+    Attributes:
+        places: of items and prefixes; None without ``config.nearness``.
+
+    Raises:
+        ValueError: the places are missing.
     """
 
-    def __init__(self, codes_NL: CodeArray, sizes: Sequence[int], config: GenerateConfig) -> None:
+    def __init__(
+        self, codes_NL: CodeArray, sizes: Sequence[int], config: GenerateConfig, xyz_N3: FloatArray | None = None
+    ) -> None:
         super().__init__()
         self.config, self.sizes = config, tuple(sizes)
+        if config.nearness and xyz_N3 is None:
+            raise ValueError("a generator with generate.nearness is made with the places of the items")
+        self.places = SidPlaces(codes_NL, xyz_N3) if config.nearness and xyz_N3 is not None else None
         self.codes_NL: Tensor
         self.register_buffer("codes_NL", torch.from_numpy(codes_NL).long(), persistent=False)
 

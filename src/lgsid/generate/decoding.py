@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lgsid.generate.base import Packed
 from lgsid.generate.network import Network, Written
+from lgsid.generate.places import SidPlaces
 
 
 class NetworkDecoder:
@@ -23,15 +24,16 @@ class NetworkDecoder:
         network: in evaluation mode, or dropout makes the likelihoods random.
         requests: one segment a row.
         codes_NL: SIDs of the catalogue, int64.
+        places: of the catalogue, for nearness; None without.
     """
 
-    def __init__(self, network: Network, requests: Packed, codes_NL: Tensor) -> None:
-        self._network, self._requests, self._codes_NL = network, requests, codes_NL
+    def __init__(self, network: Network, requests: Packed, codes_NL: Tensor, places: SidPlaces | None) -> None:
+        self._network, self._requests, self._codes_NL, self._places = network, requests, codes_NL, places
 
     @torch.no_grad()
     def start(self) -> tuple[Tensor, Written]:
         """See `lgsid.generate.beam.CodeDecoder`."""
-        bos_BD, written = self._network.remember(self._requests, self._codes_NL)
+        bos_BD, written = self._network.remember(self._requests, self._codes_NL, self._places)
         return self._answer(bos_BD[:, None], written, 0)
 
     @torch.no_grad()

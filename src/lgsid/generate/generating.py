@@ -81,8 +81,8 @@ def train(
     from lgsid.generate.training import HeldOut, SequenceTraining, train_generator
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = make_generator(name, data.codes_NL, data.sizes, config, seed, data.count()).to(device)
     packer = data.packer(config, device)
+    model = make_generator(name, data.codes_NL, data.sizes, config, seed, data.count(), packer.xyz_N3).to(device)
     event_R = validation_requests(data)
     held = HeldOut(packer.requests(event_R), data.visits.item_E[event_R].astype(np.int64))
     training = SequenceTraining(model, recommender_of(model, data, config), packer, packer.training_rows(), held)

@@ -21,7 +21,7 @@ from lgsid.arrays import AnyArray, CodeArray, DoubleArray, IntArray
 from lgsid.errors import DataError
 from lgsid.generate.base import Recommender
 from lgsid.generate.metrics import measure, unnamed_share, unreachable_share
-from lgsid.generate.packing import Packer
+from lgsid.generate.packing import Packer, places
 from lgsid.geo import haversine_km, km_to_chord, unit_sphere
 from lgsid.rank.reach import WithinReach
 from lgsid.rank.visits import Visits
@@ -79,19 +79,6 @@ class Reach:
                 near_P = np.einsum("px,px->p", away_P3, away_P3) <= self._squared_chord
                 parts.append(self._order_P[start : start + count][near_P])
         return np.concatenate(parts)
-
-
-def places(
-    visits: Visits, event_R: IntArray, lat_N: DoubleArray, lon_N: DoubleArray
-) -> tuple[DoubleArray, DoubleArray]:
-    """Latitude and longitude of the users just before some visits, each of which has an earlier one."""
-    last_R = visits.item_E[visits.stop_E[event_R] - 1]
-    lat_R, lon_R = lat_N[last_R].astype(np.float64), lon_N[last_R].astype(np.float64)
-    if visits.lat_E is not None and visits.lon_E is not None:
-        own_lat_R, own_lon_R = visits.lat_E[event_R], visits.lon_E[event_R]
-        told_R = np.isfinite(own_lat_R) & np.isfinite(own_lon_R)
-        lat_R, lon_R = np.where(told_R, own_lat_R, lat_R), np.where(told_R, own_lon_R, lon_R)
-    return lat_R, lon_R
 
 
 def evaluate(

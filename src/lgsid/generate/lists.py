@@ -37,7 +37,7 @@ class NetworkListDecoder(NetworkDecoder):
     @torch.no_grad()
     def start(self) -> tuple[Tensor, Written]:
         """See `lgsid.generate.beam.CodeDecoder`."""
-        self._bos_BD, written = self._network.remember(self._requests, self._codes_NL)
+        self._bos_BD, written = self._network.remember(self._requests, self._codes_NL, self._places)
         return self._answer(self._bos_BD[:, None], written, 0)
 
     @torch.no_grad()

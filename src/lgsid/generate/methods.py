@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lgsid.registry import find_class
 
 if TYPE_CHECKING:
-    from lgsid.arrays import CodeArray, IntArray
+    from lgsid.arrays import CodeArray, FloatArray, IntArray
     from lgsid.config import GenerateConfig
     from lgsid.generate.base import SequenceModel
 
@@ -37,6 +37,7 @@ def make_generator(
     config: GenerateConfig,
     seed: int,
     count_N: IntArray | None = None,
+    xyz_N3: FloatArray | None = None,
 ) -> SequenceModel:
     """An untrained generator: same seed, same parameters.
 
@@ -47,6 +48,7 @@ def make_generator(
         config: sizes and options.
         seed: of the parameters.
         count_N: visits of each item in training, for models that sample items.
+        xyz_N3: places of the items, on the unit sphere, for generators with ``config.nearness``.
     """
     import torch
 
@@ -56,7 +58,7 @@ def make_generator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if issubclass(found, Generator):
-            model: SequenceModel = found(codes_NL, sizes, config)
+            model: SequenceModel = found(codes_NL, sizes, config, xyz_N3)
         else:
             model = found(len(codes_NL), config, count_N)
         return model

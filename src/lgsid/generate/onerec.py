@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lgsid.arrays import CodeArray
+from lgsid.arrays import CodeArray, FloatArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.base import Generator, Packed
 from lgsid.generate.decoding import NetworkDecoder
@@ -40,12 +40,15 @@ class OneRec(Generator):
         codes_NL: unique SIDs, int32; row n is item n.
         sizes: number of tokens of each level, L of them.
         config: sizes and options; ``feed_forward`` is the width of each expert.
+        xyz_N3: places of the items, on the unit sphere; needed with ``config.nearness``.
     """
 
     name: ClassVar[str] = "onerec"
 
-    def __init__(self, codes_NL: CodeArray, sizes: Sequence[int], config: GenerateConfig) -> None:
-        super().__init__(codes_NL, sizes, config)
+    def __init__(
+        self, codes_NL: CodeArray, sizes: Sequence[int], config: GenerateConfig, xyz_N3: FloatArray | None = None
+    ) -> None:
+        super().__init__(codes_NL, sizes, config, xyz_N3)
         options = config.experts
 
         def experts(number: int) -> nn.Module:
@@ -64,7 +67,7 @@ class OneRec(Generator):
             ValueError: nothing is to be predicted.
         """
         memory_RSD, extra = self.network.encode(rows, self.codes_NL)
-        offers = self.network.offers(rows, memory_RSD, self.codes_NL)
+        offers = self.network.offers(rows, memory_RSD, self.codes_NL, self.places)
         nll: dict[str, list[Tensor]] = {}
         tokens = 0
         for moments, item_QM in self._lists(rows):
@@ -86,11 +89,11 @@ class OneRec(Generator):
 
     def decoder(self, requests: Packed) -> NetworkDecoder:
         """The model at the requests, about to write the first item of a list."""
-        return NetworkDecoder(self.network, requests, self.codes_NL)
+        return NetworkDecoder(self.network, requests, self.codes_NL, self.places)
 
     def list_decoder(self, requests: Packed) -> NetworkListDecoder:
         """The model at the requests, about to write lists."""
-        return NetworkListDecoder(self.network, requests, self.codes_NL)
+        return NetworkListDecoder(self.network, requests, self.codes_NL, self.places)
 
     def list_log_likelihood(self, requests: Packed, lists_RWM: Tensor) -> Tensor:
         """Log-likelihoods (R, W) of given lists at requests, differentiable.
@@ -101,7 +104,7 @@ class OneRec(Generator):
         """
         network, levels = self.network, self.network.tokens.levels
         code_RWML = self.codes_NL[lists_RWM.clamp(min=0)]
-        bos_RD, written = network.remember(requests, self.codes_NL)
+        bos_RD, written = network.remember(requests, self.codes_NL, self.places)
         bos_R1D = bos_RD[:, None]
         total_RW = torch.zeros(lists_RWM.shape[:2], device=bos_RD.device)
         for number in range(lists_RWM.shape[2]):
@@ -147,7 +150,8 @@ class OneRec(Generator):
 
         def at(level: int, number: int) -> Tensor:
             before = [code_QML[:, number, earlier] for earlier in range(level)]
-            return self.network.logits(states_QPD[:, level + number * stride], level, moments.asks, offers, before)
+            states_QD = states_QPD[:, level + number * stride]
+            return self.network.logits(states_QD, level, moments, offers, before, self.places)
 
         items = range(item_QM.shape[1])
         return [torch.stack([at(level, number) for number in items], dim=1) for level in range(tokens.levels)], losses

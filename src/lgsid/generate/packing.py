@@ -69,6 +69,7 @@ class Packer:
         device: where batches go.
 
     Attributes:
+        xyz_N3: places of the items, on the unit sphere.
         past: most visits of a request. Behind a causal encoder the states of the last ``history`` visits depend on
             those before, and the last target of a row has seen ``length - 1``; so many are given.
 
@@ -96,7 +97,7 @@ class Packer:
         self.lat_N, self.lon_N, self.visits = lat_N, lon_N, visits
         self.history, self.length, self.encoder, self.device = history, length, encoder, device
         self.past = length - 1 if encoder == "causal" else history
-        self._xyz_N3: FloatArray = unit_sphere(lat_N, lon_N).astype(np.float32)
+        self.xyz_N3: FloatArray = unit_sphere(lat_N, lon_N).astype(np.float32)
         self._edges = np.square(km_to_chord(BAND_EDGES_KM)).astype(np.float32)
         self._band_E = self._bands(visits.item_E)
         self._users = users
@@ -107,8 +108,8 @@ class Packer:
         """Distance band of each visit from the one before, whoever made that."""
         band_E = np.zeros(len(item_E), dtype=np.uint8)
         for start in range(1, len(item_E), _BLOCK):
-            here = self._xyz_N3[item_E[start : start + _BLOCK]]
-            there = self._xyz_N3[item_E[start - 1 : start - 1 + len(here)]]
+            here = self.xyz_N3[item_E[start : start + _BLOCK]]
+            there = self.xyz_N3[item_E[start - 1 : start - 1 + len(here)]]
             found = np.searchsorted(self._edges, np.square(here - there).sum(axis=1)) + 1
             band_E[start : start + _BLOCK] = np.minimum(found, BANDS - 1)
         return band_E
@@ -179,7 +180,8 @@ class Packer:
         place = _Places.of(count_R, stop_C - first_C)
         event_M = ranges(first_C, stop_C - first_C)
         target_M = self._target_E[event_M] & (event_M >= np.repeat(layout.target_C[chunk_C], stop_C - first_C))
-        return self._of_visits(event_M, place, target_M, np.zeros(len(index_R), dtype=np.int64))
+        nothing_R = np.zeros(len(index_R), dtype=np.int64), np.zeros((len(index_R), 3))
+        return self._of_visits(event_M, place, target_M, *nothing_R)
 
     # --- Requests -----------------------------------------------------------------------------------------------------
     def requests(self, event_R: IntArray) -> Packed:
@@ -199,7 +201,9 @@ class Packer:
             )
         event_M = ranges(self.visits.stop_E[event_R] - length_R, length_R)
         place = _Places.of(np.ones(len(event_R), dtype=np.int64), length_R)
-        return self._of_visits(event_M, place, np.zeros(len(event_M), dtype=np.bool_), self.visits.time_E[event_R])
+        lat_R, lon_R = places(self.visits, event_R, self.lat_N, self.lon_N)
+        at_R = self.visits.time_E[event_R], unit_sphere(lat_R, lon_R)
+        return self._of_visits(event_M, place, np.zeros(len(event_M), dtype=np.bool_), *at_R)
 
     def request_lengths(self, event_R: IntArray) -> IntArray:
         """Visits that the row of each request has."""
@@ -220,6 +224,7 @@ class Packer:
         times: Sequence[AnyArray],
         now_R: IntArray,
         user_R: IntArray | None = None,
+        here_R: tuple[DoubleArray, DoubleArray] | None = None,
     ) -> Packed:
         """Requests of histories that are not among the visits, as a service gets them.
 
@@ -228,6 +233,7 @@ class Packer:
             times: seconds since 1970 of these visits.
             now_R: seconds since 1970 of the requests.
             user_R: user tokens, see `tokens`; None is token 0.
+            here_R: latitude and longitude of the users; None is where they were last.
 
         Raises:
             DataError: a history is empty, is not in the order of time, goes beyond its request or names an item that
@@ -240,14 +246,29 @@ class Packer:
         place = _Places.of(np.ones(len(items), dtype=np.int64), length_R)
         token_R = np.zeros(len(items), dtype=np.int64) if user_R is None else user_R
         token_M, target_M = np.repeat(token_R, length_R), np.zeros(len(item_M), dtype=np.bool_)
-        return self._packed(place, item_M, time_M, self._bands(item_M), token_M, target_M, now_R)
+        last_R3 = self.xyz_N3[item_M[np.cumsum(length_R) - 1]]
+        here_M3, here_R3 = self._before(item_M, place), last_R3 if here_R is None else unit_sphere(*here_R)
+        return self._packed(place, item_M, time_M, self._bands(item_M), token_M, target_M, here_M3, now_R, here_R3)
 
     # --- Both ---------------------------------------------------------------------------------------------------------
-    def _of_visits(self, event_M: IntArray, place: _Places, target_M: BoolArray, now_R: IntArray) -> Packed:
+    def _of_visits(
+        self, event_M: IntArray, place: _Places, target_M: BoolArray, now_R: IntArray, here_R3: AnyArray
+    ) -> Packed:
         visits = self.visits
         user_M = np.zeros(1, dtype=np.int32) if self._token_U is None else self._token_U[visits.user_E[event_M]]
         item_M, time_M, band_M = visits.item_E[event_M], visits.time_E[event_M], self._band_E[event_M]
-        return self._packed(place, item_M, time_M, band_M, user_M, target_M, now_R)
+        here_M3 = self._before(item_M, place)
+        if visits.lat_E is not None and visits.lon_E is not None:
+            told_M3 = unit_sphere(visits.lat_E[event_M], visits.lon_E[event_M])
+            here_M3 = np.where(np.isfinite(told_M3), told_M3, here_M3)
+        return self._packed(place, item_M, time_M, band_M, user_M, target_M, here_M3, now_R, here_R3)
+
+    def _before(self, item_M: AnyArray, place: _Places) -> AnyArray:
+        """Place of the visit before each; 0 where there is none."""
+        before_M3: AnyArray = np.zeros((len(item_M), 3), dtype=np.float32)
+        before_M3[1:] = self.xyz_N3[item_M[:-1]]
+        before_M3[place.opens_M] = 0
+        return before_M3
 
     def _packed(
         self,
@@ -257,13 +278,15 @@ class Packer:
         band_M: AnyArray,
         user_M: AnyArray,
         target_M: AnyArray,
+        here_M3: AnyArray,
         now_R: AnyArray,
+        here_R3: AnyArray,
     ) -> Packed:
         shape = len(place.length_R), int(place.length_R.max(initial=0))
 
         def grid(value_M: AnyArray, fill: int | bool = 0) -> torch.Tensor:
-            kind = np.bool_ if value_M.dtype == np.bool_ else np.int64
-            grid_RT: AnyArray = np.full(shape, fill, dtype=kind)
+            kind = value_M.dtype if value_M.dtype in (np.bool_, np.float32) else np.int64
+            grid_RT: AnyArray = np.full((*shape, *value_M.shape[1:]), fill, dtype=kind)
             grid_RT[place.row_M, place.column_M] = value_M
             return torch.from_numpy(grid_RT).to(self.device)
 
@@ -276,7 +299,22 @@ class Packer:
             user_RT=grid(user_M),
             length_R=torch.from_numpy(place.length_R).to(self.device),
             now_R=torch.from_numpy(np.asarray(now_R, dtype=np.int64)).to(self.device),
+            here_RT3=grid(here_M3.astype(np.float32)),
+            here_R3=torch.from_numpy(np.asarray(here_R3, dtype=np.float32)).to(self.device),
         )
+
+
+def places(
+    visits: Visits, event_R: IntArray, lat_N: DoubleArray, lon_N: DoubleArray
+) -> tuple[DoubleArray, DoubleArray]:
+    """Latitude and longitude of the users just before some visits, each of which has an earlier one."""
+    last_R = visits.item_E[visits.stop_E[event_R] - 1]
+    lat_R, lon_R = lat_N[last_R].astype(np.float64), lon_N[last_R].astype(np.float64)
+    if visits.lat_E is not None and visits.lon_E is not None:
+        own_lat_R, own_lon_R = visits.lat_E[event_R], visits.lon_E[event_R]
+        told_R = np.isfinite(own_lat_R) & np.isfinite(own_lon_R)
+        lat_R, lon_R = np.where(told_R, own_lat_R, lat_R), np.where(told_R, own_lon_R, lon_R)
+    return lat_R, lon_R
 
 
 @dataclass(frozen=True)

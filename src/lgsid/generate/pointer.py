@@ -9,18 +9,19 @@ tokens' logits go into one softmax (CopyNet, arXiv 1603.06393):
 
 so visits count as often as they were made, and a first token can be copied before a new item is written behind it: the
 region of an earlier visit, and another shop there. The score of a visit is a product of the decoder's state and the
-encoder's, and a bias by how many visits ago it was.
+encoder's, a bias by how many visits ago it was and, with ``generate.nearness``, one by how far it is from the user.
 
 Axes: R rows, B requests, T visits of a row, W beams, Q asks, L tokens of a SID, K tokens of a level, D dimensions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from lgsid.generate.places import BUCKETS as DISTANCES
 from lgsid.generate.relative import BUCKETS, relative_bucket
 
 FAINT, MOST = -30.0, 80.0
@@ -37,12 +38,15 @@ class Offers:
         code_RTL: its SID.
         may_RPT: whether a visit may be copied at a place, bool; one place a row at requests.
         bucket_RPT: how many visits ago it was, in buckets, int64; or (1, P, T) where that is the same in all rows.
+        away_RPT: how far it is from where the user is at a place, in the buckets of `lgsid.generate.places`, int64;
+            None without nearness.
     """
 
     key_RTD: Tensor
     code_RTL: Tensor
     may_RPT: Tensor
     bucket_RPT: Tensor
+    away_RPT: Tensor | None = None
 
     def narrowed(self, token_RP: Tensor, level: int) -> Offers:
         """The offers of visits whose token of a level is the one that was written.
@@ -52,14 +56,14 @@ class Offers:
             level: of the token.
         """
         same_RPT = self.code_RTL[:, None, :, level] == token_RP[..., None]
-        return Offers(self.key_RTD, self.code_RTL, self.may_RPT & same_RPT, self.bucket_RPT)
+        return replace(self, may_RPT=self.may_RPT & same_RPT)
 
     def of_parents(self, parent_BW: Tensor) -> Offers:
         """Those of beams that go on from others."""
         if self.may_RPT.shape[1] == 1:
             return self
         index_BWT = parent_BW[..., None].expand(-1, -1, self.may_RPT.shape[2])
-        return Offers(self.key_RTD, self.code_RTL, self.may_RPT.gather(1, index_BWT), self.bucket_RPT)
+        return replace(self, may_RPT=self.may_RPT.gather(1, index_BWT))
 
 
 class Pointer(nn.Module):
@@ -68,17 +72,26 @@ class Pointer(nn.Module):
     Args:
         dim: D.
         levels: L.
+        nearness: whether it is told how far visits are.
     """
 
-    def __init__(self, dim: int, levels: int) -> None:
+    def __init__(self, dim: int, levels: int, nearness: bool = False) -> None:
         super().__init__()
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.ago = nn.Parameter(torch.zeros(levels, BUCKETS))
+        self.away = nn.Parameter(torch.zeros(levels, DISTANCES)) if nearness else None
         for layer in (self.query, self.key):
             nn.init.normal_(layer.weight, std=dim**-0.5)
 
-    def offers(self, memory_RSD: Tensor, code_RTL: Tensor, may_RPT: Tensor, ago_RPT: Tensor) -> Offers:
+    def offers(
+        self,
+        memory_RSD: Tensor,
+        code_RTL: Tensor,
+        may_RPT: Tensor,
+        ago_RPT: Tensor,
+        away_RPT: Tensor | None = None,
+    ) -> Offers:
         """What visits offer.
 
         Args:
@@ -86,9 +99,10 @@ class Pointer(nn.Module):
             code_RTL: their SIDs.
             may_RPT: which may be copied where.
             ago_RPT: how many visits ago each was.
+            away_RPT: bucket of the distance of each; see `Offers`.
         """
         state_RTD = memory_RSD.view(*code_RTL.shape, -1).mean(2)
-        return Offers(self.key(state_RTD), code_RTL, may_RPT, relative_bucket(-ago_RPT, both=False))
+        return Offers(self.key(state_RTD), code_RTL, may_RPT, relative_bucket(-ago_RPT, both=False), away_RPT)
 
     def scores(self, states_RPD: Tensor, offers: Offers, level: int) -> Tensor:
         """How good each visit is to copy from, (R, P, T); -inf where it may not be copied.
@@ -100,7 +114,10 @@ class Pointer(nn.Module):
         """
         scale = states_RPD.shape[-1] ** -0.5
         score_RPT = torch.bmm(self.query(states_RPD), offers.key_RTD.transpose(1, 2)).float() * scale
-        found: Tensor = (score_RPT + self.ago[level][offers.bucket_RPT]).masked_fill(~offers.may_RPT, -torch.inf)
+        score_RPT = score_RPT + self.ago[level][offers.bucket_RPT]
+        if self.away is not None and offers.away_RPT is not None:
+            score_RPT = score_RPT + self.away[level][offers.away_RPT]
+        found: Tensor = score_RPT.masked_fill(~offers.may_RPT, -torch.inf)
         return found
 
     def forward(self, logits_RPK: Tensor, states_RPD: Tensor, offers: Offers, level: int) -> Tensor:

@@ -37,10 +37,9 @@ from lgsid.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lgsid.config import TrainerConfig
 from lgsid.distributed import gather, is_main, rank, share, share_tensors, world_size
 from lgsid.generate.base import Packed
-from lgsid.generate.harness import places
 from lgsid.generate.lists import list_beam_search
 from lgsid.generate.onerec import OneRec
-from lgsid.generate.packing import Packer
+from lgsid.generate.packing import Packer, places
 from lgsid.generate.protocol import requests
 from lgsid.generate.recommending import Generated
 from lgsid.generate.rewards import Rewards, Scales, scales_of

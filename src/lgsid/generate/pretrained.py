@@ -1,4 +1,5 @@
-"""Trained generators in a folder: ``config.json``, and ``generator.safetensors`` with the parameters and the SIDs.
+"""Trained generators in a folder: ``config.json``, and ``generator.safetensors`` with the parameters, the SIDs
+and, where a generator knows them, the places of the items.
 
 A folder is complete in itself: it names items by their row in the catalogue it was trained on.
 """
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from lgsid.arrays import CodeArray
     from lgsid.generate.base import SequenceModel
 
-FORMAT = 1
+FORMAT = 2
 AGAIN = "lgsid generate RUN"
-_CONFIG, _TENSORS, _CODES = "config.json", "generator.safetensors", "codes_NL"
+_CONFIG, _TENSORS, _CODES, _PLACES = "config.json", "generator.safetensors", "codes_NL", "xyz_N3"
 
 
 def save_generator(model: SequenceModel, codes_NL: CodeArray, sizes: Sequence[int], folder: Path) -> None:
@@ -36,8 +37,12 @@ def save_generator(model: SequenceModel, codes_NL: CodeArray, sizes: Sequence[in
     import torch
     from safetensors.torch import save_file
 
+    from lgsid.generate.base import Generator
+
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors[_CODES] = torch.from_numpy(codes_NL)
+    if isinstance(model, Generator) and model.places is not None:
+        tensors[_PLACES] = model.places.xyz_N3
     with atomic_path(folder / _TENSORS) as path:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     write_json(folder / _CONFIG, {
@@ -67,10 +72,11 @@ def load_generator(folder: Path) -> SequenceModel:
     try:
         tensors = load_file(path)
         codes_NL = tensors.pop(_CODES).numpy()
+        xyz_N3 = tensors.pop(_PLACES).numpy() if _PLACES in tensors else None
         if codes_NL.shape != (stored["items"], len(stored["sizes"])):
             raise ValueError(f"SIDs of shape {codes_NL.shape}, expected {stored['items']} × {len(stored['sizes'])}")
         config = GenerateConfig.model_validate(stored["config"])
-        model = make_generator(stored["model"], codes_NL, tuple(stored["sizes"]), config, seed=0)
+        model = make_generator(stored["model"], codes_NL, tuple(stored["sizes"]), config, seed=0, xyz_N3=xyz_N3)
         model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} cannot be read, or does not fit {folder / _CONFIG}: {error}", AGAIN) from error

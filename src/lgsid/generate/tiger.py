@@ -4,7 +4,8 @@ A T5 encoder reads the SIDs of a user's visits, and a decoder writes that of the
 different here: each level has tokens and a head of its own, so that a token of another level cannot be written and
 likelihoods are those of the level; the encoder can be causal, so that one pass serves all predictions of a row (the
 paper's own is ``encoder: full``); the cross attention knows how many visits ago a token was; attention weights are not
-dropped out; and user tokens, which the paper hashes into 2,000, go to the decoder's BOS instead of the encoder's front.
+dropped out; visits can be copied and distances are known (`lgsid.generate.pointer`, `lgsid.generate.nearness`); and
+user tokens, which the paper hashes into 2,000, go to the decoder's BOS instead of the encoder's front.
 
 Axes: Q targets, L tokens of a SID, D dimensions, K tokens of a level.
 """
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lgsid.arrays import CodeArray
+from lgsid.arrays import CodeArray, FloatArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.base import Generator, Packed
 from lgsid.generate.decoding import NetworkDecoder
@@ -32,12 +33,15 @@ class Tiger(Generator):
         codes_NL: unique SIDs, int32; row n is item n.
         sizes: number of tokens of each level, L of them.
         config: sizes and options.
+        xyz_N3: places of the items, on the unit sphere; needed with ``config.nearness``.
     """
 
     name: ClassVar[str] = "tiger"
 
-    def __init__(self, codes_NL: CodeArray, sizes: Sequence[int], config: GenerateConfig) -> None:
-        super().__init__(codes_NL, sizes, config)
+    def __init__(
+        self, codes_NL: CodeArray, sizes: Sequence[int], config: GenerateConfig, xyz_N3: FloatArray | None = None
+    ) -> None:
+        super().__init__(codes_NL, sizes, config, xyz_N3)
         self.network = Network(sizes, config)
 
     def loss(self, rows: Packed) -> tuple[Tensor, dict[str, float]]:
@@ -69,7 +73,7 @@ class Tiger(Generator):
 
     def decoder(self, requests: Packed) -> NetworkDecoder:
         """The model at the requests, about to write the next item."""
-        return NetworkDecoder(self.network, requests, self.codes_NL)
+        return NetworkDecoder(self.network, requests, self.codes_NL, self.places)
 
     def _logits(self, rows: Packed) -> tuple[list[Tensor], Tensor]:
         """Logits (Q, K) of each level at all targets, and the targets' SIDs (Q, L)."""
@@ -81,8 +85,9 @@ class Tiger(Generator):
         x_QPD = torch.cat([network.begin(moments)[:, None], tokens.written(code_QL[:, :-1], level_P)], dim=1)
         memory_RSD, _ = network.encode(rows, self.codes_NL)
         states_QPD, _ = network.decode(x_QPD, moments, memory_RSD)
-        offers = network.offers(rows, memory_RSD, self.codes_NL)
+        offers = network.offers(rows, memory_RSD, self.codes_NL, self.places)
         written = code_QL.unbind(1)
         return [
-            network.logits(states_QPD[:, level], level, asks, offers, written[:level]) for level in range(tokens.levels)
+            network.logits(states_QPD[:, level], level, moments, offers, written[:level], self.places)
+            for level in range(tokens.levels)
         ], code_QL

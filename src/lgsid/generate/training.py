@@ -148,7 +148,8 @@ def answered(held: HeldOut) -> Packed:
     row_R = torch.arange(len(requests), device=requests.length_R.device)
 
     def behind(tensor_RT: Tensor, value_R: Tensor | bool | int) -> Tensor:
-        longer_RT = functional.pad(tensor_RT, (0, 1), value=-1 if tensor_RT is requests.segment_RT else 0)
+        fill = -1 if tensor_RT is requests.segment_RT else 0
+        longer_RT = functional.pad(tensor_RT, (0, 0) * (tensor_RT.ndim - 2) + (0, 1), value=fill)
         longer_RT[row_R, requests.length_R] = value_R
         return longer_RT
 
@@ -161,6 +162,8 @@ def answered(held: HeldOut) -> Packed:
         user_RT=behind(requests.user_RT, requests.user_RT[:, 0]),
         length_R=requests.length_R + 1,
         now_R=requests.now_R,
+        here_RT3=behind(requests.here_RT3, requests.here_R3),
+        here_R3=requests.here_R3,
     )
 
 

@@ -4,7 +4,7 @@ There all tokens share one vocabulary: 0 is padding, 1 is BOS, and token c of le
 pass gives the same decoder states and logits; likelihoods differ, as transformers' softmax goes over all levels'
 tokens and ours over those of one. Transformers 5 always ties a T5's head to its embeddings; here the head is its own,
 on the model that is made, so save its weights rather than the model. What T5 lacks has no place there: a causal
-encoder, a bias of cross attention, a pointer, users, times and distances.
+encoder, a bias of cross attention, a pointer, nearness, users, times and distances.
 
 Axes: V tokens of all levels with padding and BOS, D dimensions, L levels.
 """
@@ -94,15 +94,14 @@ def _check(network: Network) -> None:
     further = [name for name in ("users", "time", "distance") if getattr(config, name)]
     if config.encoder != "full":
         further.append("a causal encoder")
-    if config.pointer:
-        further.append("a pointer")
+    further += [f"a {name}" if name == "pointer" else name for name in ("pointer", "nearness") if getattr(config, name)]
     if bool(network.ago.weight.any()):
         further.append("a bias of cross attention")
     if further:
         raise ConfigError(
             f"the model has {', '.join(further)}, which T5 has not",
-            "--set generate.encoder=full generate.pointer=false generate.users=0 generate.time=false "
-            "generate.distance=false",
+            "--set generate.encoder=full generate.pointer=false generate.nearness=false generate.users=0 "
+            "generate.time=false generate.distance=false",
         )
 
 

@@ -86,12 +86,12 @@ class Trie:
                 f" apart; {len(same)} items in all have that of another one",
                 "make SIDs unique: lgsid tokenize RUN does",
             )
-        self._node_LN: CodeArray = np.cumsum(differs_NL, axis=0, dtype=np.int32).T.copy() - 1
+        self.node_LN: CodeArray = np.cumsum(differs_NL, axis=0, dtype=np.int32).T.copy() - 1
         self._tokens = tuple(
             np.ascontiguousarray(sorted_NL[differs_NL[:, level], level], dtype=np.int32)
             for level in range(codes_NL.shape[1])
         )
-        whole = _batch(self._node_LN, self._tokens, np.array([0, len(codes_NL)]))
+        whole = _batch(self.node_LN, self._tokens, np.array([0, len(codes_NL)]))
         self.levels, self.row_M = whole.levels, self.row_N
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class Trie:
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""
-        arrays = [self.row_N, self.place_N, self._node_LN, *self._tokens, *(level.child_M1 for level in self.levels)]
+        arrays = [self.row_N, self.place_N, self.node_LN, *self._tokens, *(level.child_M1 for level in self.levels)]
         return sum(array.nbytes for array in arrays)
 
     def all(self, requests: int) -> BatchTrie:
@@ -124,7 +124,7 @@ class Trie:
         places = [np.sort(self.place_N[of_request]) for of_request in rows]
         place_R = np.concatenate(places) if places else np.empty(0, dtype=np.int32)
         bounds = np.concatenate([[0], np.cumsum(sizes)])
-        found = _batch(self._node_LN[:, place_R], self._tokens, bounds)
+        found = _batch(self.node_LN[:, place_R], self._tokens, bounds)
         return BatchTrie(found.root_B2, found.levels, self.row_N[place_R])
 
 

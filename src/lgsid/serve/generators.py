@@ -19,7 +19,9 @@ from lgsid.arrays import BoolArray, CodeArray, FloatArray, IntArray
 from lgsid.generate.base import Generator, Packed, SequenceModel
 from lgsid.generate.beam import beam_search
 from lgsid.generate.generating import Data
+from lgsid.generate.places import SidPlaces
 from lgsid.generate.trie import Trie
+from lgsid.geo import unit_sphere
 from lgsid.hashing import id_hash
 from lgsid.rank.visits import Visits
 from lgsid.serve.asked import Asked
@@ -48,16 +50,16 @@ class GeneratorInterest:
         self.model, self._model, self._config = model, model, model.config
         self._trie: Trie | None = None
         self._row_N = catalogue.fit_row_N
-        if isinstance(model, Generator):
-            codes_NL = catalogue.codes_NM[:, : len(model.sizes)]
-            self._row_N = _writable(catalogue.codes_NM, model.sizes)
-            self._model = _with_codes(model, codes_NL)
-            named = np.flatnonzero(self._row_N >= 0)
-            self._trie, self._trie_rows = Trie(codes_NL[named]), named
         self._packer = Data(
             items["lat_deg"].to_numpy(), items["lon_deg"].to_numpy(), _no_visits(),
             catalogue.codes_NM, getattr(model, "sizes", ()),
         ).packer(model.config)  # fmt: skip
+        if isinstance(model, Generator):
+            codes_NL = catalogue.codes_NM[:, : len(model.sizes)]
+            self._row_N = _writable(catalogue.codes_NM, model.sizes)
+            named = np.flatnonzero(self._row_N >= 0)
+            self._model = _with_items(model, codes_NL, self._packer.xyz_N3, named)
+            self._trie, self._trie_rows = Trie(codes_NL[named]), named
 
     @torch.inference_mode()
     def scores(self, asked: Asked) -> FloatArray:
@@ -92,13 +94,14 @@ class GeneratorInterest:
         if self._trie is None:
             item_T = self._row_N[item_T]
         if not len(item_T):  # nothing is known of the user: the model is asked behind no visit at all
-            return _empty(asked.now_s)
+            return _empty(asked)
         now_R, user_R = np.array([asked.now_s]), None
         if self._config.users and asked.user_id is not None:
             user_R = self._packer.tokens(
                 pl.DataFrame({"user_id": [asked.user_id]}).select(id_hash("user_id")).to_series().to_numpy()
             )
-        return self._packer.from_histories([item_T], [np.minimum(time_T, asked.now_s)], now_R, user_R)
+        here_R = np.array([asked.place.lat_deg]), np.array([asked.place.lon_deg])
+        return self._packer.from_histories([item_T], [np.minimum(time_T, asked.now_s)], now_R, user_R, here_R)
 
 
 def _writable(codes_NM: CodeArray, sizes: tuple[int, ...]) -> IntArray:
@@ -108,10 +111,12 @@ def _writable(codes_NM: CodeArray, sizes: tuple[int, ...]) -> IntArray:
     return np.where(known_N, np.arange(len(codes_NM)), -1)
 
 
-def _with_codes(model: Generator, codes_NL: CodeArray) -> Generator:
-    """The model over other items, with the same parameters."""
+def _with_items(model: Generator, codes_NL: CodeArray, xyz_N3: FloatArray, named: IntArray) -> Generator:
+    """The model over other items, of which it may name some, with the same parameters."""
     found = copy.copy(model)
     found._buffers = {**model._buffers, "codes_NL": torch.from_numpy(np.ascontiguousarray(codes_NL)).long()}
+    if model.places is not None:
+        found._modules = {**model._modules, "places": SidPlaces(codes_NL, xyz_N3, named)}
     return found
 
 
@@ -121,6 +126,9 @@ def _no_visits() -> Visits:
     return Visits(none, none, nothing, none.astype(np.int8), none, none, none.astype(np.bool_), None, None, users)
 
 
-def _empty(now_s: int) -> Packed:
+def _empty(asked: Asked) -> Packed:
     zero = torch.zeros(1, 1, dtype=torch.int64)
-    return Packed(zero, zero - 1, zero.bool(), zero, zero, zero, torch.zeros(1, dtype=torch.int64), zero[0] + now_s)
+    here_R3 = torch.from_numpy(unit_sphere([asked.place.lat_deg], [asked.place.lon_deg])).float()
+    return Packed(
+        zero, zero - 1, zero.bool(), zero, zero, zero, zero[0], zero[0] + asked.now_s, here_R3[:, None] * 0, here_R3
+    )
