@@ -205,22 +205,21 @@ def _mean(found: Sequence[Cell], mode: str) -> str:
 
 
 def variants() -> str:
-    """Cells with a label beside those without one."""
-    labels = sorted({cell["label"] for cell in everything() if cell["label"]})
+    """Cells with a label beside those without one, of the seeds that have both."""
+    figures = ("catalogue/all/hit@5", "catalogue/first_visits/hit@5", "new/all/hit@5")
+    keys = ("label", "dataset", "protocol", "model", "method")
     rows = []
-    for cell in everything():
-        if cell["label"] in labels and cell["label"]:
-            base = group(cell["dataset"], cell["protocol"], cell["model"], cell["method"])
-            same = [other for other in base if other["seed"] == cell["seed"]]
-            rows.append([
-                f"{cell['label']}: {cell['dataset']}, {PROTOCOLS.get(cell['protocol'], cell['protocol'])}, "
-                f"{cell['model']}, {cell['method']}, seed {cell['seed']}",
-                shown([cell], "catalogue/all/hit@5").removesuffix(" (1)"),
-                shown(same, "catalogue/all/hit@5").removesuffix(" (1)"),
-                f"{cell['metrics'].get('training_seconds', 0):.0f}",
-                f"{same[0]['metrics'].get('training_seconds', 0):.0f}" if same else MISSING,
-            ])  # fmt: skip
-    return table("variant | Hit@5 | Hit@5 as shipped | training s | as shipped", rows or [["none yet", *[MISSING] * 4]])
+    for label, dataset, protocol, model, method in dict.fromkeys(
+        tuple(cell[key] for key in keys) for cell in everything() if cell["label"]
+    ):
+        shipped = {cell["seed"]: cell for cell in group(dataset, protocol, model, method)}
+        varied = [cell for cell in group(dataset, protocol, model, method, label) if cell["seed"] in shipped]
+        same = [shipped[cell["seed"]] for cell in varied]
+        name = f"{dataset}, {PROTOCOLS.get(protocol, protocol)}, {WRITERS.get(model, model)}"
+        pairs = [shown(some, figure) for figure in figures for some in (varied, same)]
+        rows.append([label, name, METHODS.get(method, method), *pairs])
+    head = "variant | of | codes | Hit@5 | as shipped | first visits | as shipped | new places | as shipped"
+    return table(head, rows or [["none yet", *[MISSING] * 8]])
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -17,7 +17,7 @@ from lgsid.errors import DataError
 from lgsid.generate.base import BANDS, Packed
 from lgsid.generate.packing import Packer, pack
 from lgsid.generate.protocol import requests
-from lgsid.geo import haversine_km
+from lgsid.geo import haversine_km, unit_sphere
 from lgsid.rank.loader import BAND_EDGES_KM
 from lgsid.rank.visits import TRAINING, Visits
 
@@ -193,6 +193,38 @@ def test_buckets_are_of_like_length_and_complete() -> None:
         assert widths[-1] == packed.length_R.max()
     assert sorted(seen) == list(range(len(asked)))
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("told", [False, True])
+def test_where_the_user_was_just_before(encoder: Encoder, told: bool) -> None:
+    """At the visit before, unless the event says where; never at the visit itself."""
+    visits = visits_of([(user, (5 * k + user) % ITEMS, 9 * k) for user in range(3) for k in range(12)])
+    lat_N, lon_N = places(ITEMS)
+    lat_E, lon_E = (degrees_N[np.roll(visits.item_E, 1)] for degrees_N in (lat_N, lon_N))
+    if told:  # of every other event
+        own = np.where(np.arange(len(visits)) % 2, 1.0, np.nan)
+        visits = replace(visits, lat_E=own, lon_E=own)
+        lat_E, lon_E = np.where(np.isnan(own), lat_E, own), np.where(np.isnan(own), lon_E, own)
+    expected_E3 = unit_sphere(lat_E, lon_E).astype(np.float32)
+    packer = packer_of(visits, encoder=encoder)
+    packed = packer.rows(packer.training_rows())
+    at = packed.target_RT
+    event_Q = [np.flatnonzero((visits.item_E == item) & (visits.time_E == time)) for item, time in
+               zip(packed.item_RT[at].tolist(), packed.time_RT[at].tolist(), strict=True)]  # fmt: skip
+    assert len(event_Q) == 33
+    assert all(len(event) == 1 for event in event_Q)
+    assert np.allclose(packed.here_RT3[at].numpy(), expected_E3[np.concatenate(event_Q)], atol=1e-7)
+    assert not packed.here_RT3[packed.segment_RT < 0].any()
+    asked = requests(visits, TRAINING)
+    assert np.allclose(packer.requests(asked).here_R3.numpy(), expected_E3[asked], atol=1e-7)
+
+
+def test_a_service_says_where_the_user_is() -> None:
+    packer, history = packer_of(visits_of([(0, 1, 0), (0, 2, 10)])), ([np.array([1, 2])], [np.array([5, 6])])
+    known = packer.from_histories(*history, np.array([9]), None, (np.array([40.0]), np.array([-70.0])))
+    assert np.allclose(known.here_R3.numpy(), unit_sphere([40.0], [-70.0]), atol=1e-7)
+    assert np.allclose(packer.from_histories(*history, np.array([9])).here_R3.numpy(), packer.xyz_N3[[2]])
 
 
 def test_user_tokens_depend_on_the_id_alone() -> None:

@@ -261,6 +261,19 @@ def test_a_generator_gives_every_candidate_its_likelihood(items: pl.DataFrame, m
     assert np.isfinite(interest.scores(replace(request, history=History(rows[:0], rows[:0])))).all()
 
 
+def test_a_generator_knows_where_the_user_is(items: pl.DataFrame) -> None:
+    _, interest = generator("tiger")
+    request = asked(items, np.arange(20), [8, 9, 10])
+    here, elsewhere = interest.scores(request), interest.scores(replace(request, place=Place(-33.9, 151.2)))
+    assert not np.allclose(here, elsewhere, atol=1e-3)
+    nobody = replace(request, history=History(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)))
+    assert not np.allclose(
+        interest.scores(nobody), interest.scores(replace(nobody, place=Place(-33.9, 151.2))), atol=1e-3
+    )
+    _, blind = generator("tiger", nearness=False)
+    assert np.array_equal(blind.scores(request), blind.scores(replace(request, place=Place(-33.9, 151.2))))
+
+
 def test_a_generator_does_not_name_what_it_cannot_write(items: pl.DataFrame) -> None:
     catalogue = served_engine().state.catalogue
     sizes = (*(int(column.max()) + 1 for column in catalogue.codes_NM.T[:-1]),)
