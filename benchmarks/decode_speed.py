@@ -87,7 +87,9 @@ def requests(items: int, batch: int, seed: int = 0) -> Packed:
 def tiger(codes_NL: Any, sizes: tuple[int, ...], beams: int) -> Generated:
     """Ours, untrained."""
     torch.manual_seed(0)
-    config = GenerateConfig(encoder="full", pointer=False, nearness=False, history=HISTORY, beams=beams, **SHAPE)
+    config = GenerateConfig(
+        encoder="full", pointer=False, nearness=False, time=False, distance=False, history=HISTORY, beams=beams, **SHAPE
+    )
     return Generated(Tiger(codes_NL, sizes, config).eval(), Trie(codes_NL), beams)
 
 

@@ -89,9 +89,9 @@ class GenerateConfig(Strict):
     """Of embeddings and layers."""
     users: int = Field(default=0, ge=0)
     """User tokens, shared by hashing; 0 leaves users anonymous."""
-    time: bool = False
+    time: bool = True
     """Tell the models the hour of the week and the time since the visit before, of visits and of requests."""
-    distance: bool = False
+    distance: bool = True
     """Tell the models how far each visit was from the one before."""
     sessions: SessionConfig = SessionConfig()
     """OneRec's lists."""
