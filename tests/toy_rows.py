@@ -35,8 +35,8 @@ HOUR = 3_600
 def small(**changes: Any) -> GenerateConfig:
     """A model that learns the circles in a second."""
     return GenerateConfig(**{"history": 5, "dim": 16, "heads": 2, "feed_forward": 32, "encoder_layers": 1,
-                             "decoder_layers": 1, "dropout": 0.0, "time": False, "distance": False, "batch": 4, "learning_rate": 1e-2, "beams": 12,
-                             **changes})  # fmt: skip
+                             "decoder_layers": 1, "dropout": 0.0, "batch": 4, "learning_rate": 1e-2, "beams": 12,
+                             "time": False, "distance": False, **changes})  # fmt: skip
 
 
 def codes(items: int = ITEMS, seed: int = 0) -> np.ndarray:
