@@ -205,16 +205,16 @@ def _mean(found: Sequence[Cell], mode: str) -> str:
 
 
 def variants() -> str:
-    """Cells with a label beside those without one, of the seeds that have both."""
+    """Cells with a label beside those without one of the same seeds."""
     figures = ("catalogue/all/hit@5", "catalogue/first_visits/hit@5", "new/all/hit@5")
     keys = ("label", "dataset", "protocol", "model", "method")
+    found = dict.fromkeys(tuple(cell[key] for key in keys) for cell in everything() if cell["label"])
+    order = {method: place for place, method in enumerate(METHODS)}
     rows = []
-    for label, dataset, protocol, model, method in dict.fromkeys(
-        tuple(cell[key] for key in keys) for cell in everything() if cell["label"]
-    ):
-        shipped = {cell["seed"]: cell for cell in group(dataset, protocol, model, method)}
-        varied = [cell for cell in group(dataset, protocol, model, method, label) if cell["seed"] in shipped]
-        same = [shipped[cell["seed"]] for cell in varied]
+    for label, dataset, protocol, model, method in sorted(found, key=lambda row: (row[:4], order.get(row[4], 0))):
+        varied = group(dataset, protocol, model, method, label)
+        seeds = {cell["seed"] for cell in varied}
+        same = [cell for cell in group(dataset, protocol, model, method) if cell["seed"] in seeds]
         name = f"{dataset}, {PROTOCOLS.get(protocol, protocol)}, {WRITERS.get(model, model)}"
         pairs = [shown(some, figure) for figure in figures for some in (varied, same)]
         rows.append([label, name, METHODS.get(method, method), *pairs])
