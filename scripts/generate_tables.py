@@ -42,6 +42,15 @@ MISSING = "–"
 PUBLISHED = (0.186, 0.181)
 """The least published gains, of Hit@5 and NDCG@5."""
 
+ACCURACY = ("catalogue/all/hit@1", "catalogue/all/hit@5")
+PUBLISHED_NYC = (
+    ("GETNext (SIGIR 2022)", 24.35, 50.89),
+    ("STHGCN (SIGIR 2023)", 27.34, 53.61),
+    ("LLM4POI (SIGIR 2024)", 33.72, 39.82),
+    ("GNPR-SID (KDD 2025)", 36.18, 44.72),
+)
+"""Acc@1 and Acc@5 in percent, as GNPR-SID's comparison gives them (arXiv 2506.01375)."""
+
 
 @cache
 def everything() -> tuple[Cell, ...]:
@@ -222,6 +231,20 @@ def variants() -> str:
     return table(head, rows or [["none yet", *[MISSING] * 8]])
 
 
+def next_poi() -> str:
+    """Acc@1 and Acc@5 in Foursquare NYC as the papers on the next POI take them, and what these published."""
+    dataset, rows = "fsq-nyc", []
+    for model in WRITERS:
+        for of, method, name in rows_of(model)[: len(METHODS)]:
+            if found := group(dataset, "next_poi", of, method):
+                rows.append([f"{WRITERS[model]}, {name}", *(shown(found, path) for path in ACCURACY)])
+    for beside, name in BESIDE.items():
+        if found := group(dataset, "next_poi", beside):
+            rows.append([f"*{name}*", *(shown(found, path) for path in ACCURACY)])
+    rows += [[f"published: {name}", f"{first:.2f}", f"{fifth:.2f}"] for name, first, fifth in PUBLISHED_NYC]
+    return table("Foursquare NYC, next POI, percent | Acc@1 | Acc@5", rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "table2": whole,
     "table2-reachable": reachable,
@@ -229,5 +252,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "table2-beyond": beyond,
     "table2-gain": gains,
     "table2-short": short,
+    "table2-next-poi": next_poi,
     "table2-variants": variants,
 }
