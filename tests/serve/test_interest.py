@@ -301,6 +301,20 @@ def test_a_model_that_scores_items(items: pl.DataFrame) -> None:
     assert interest.scores(request) == pytest.approx(expected[[5, 3, 77]], abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sasrec", "tiger"])
+def test_closed_items_move_nothing(items: pl.DataFrame, name: str) -> None:
+    """Rows of the served catalogue are not those of the fit once something has closed."""
+    model, interest = generator(name, nearness=False)  # which goes by what lies under a prefix now
+    catalogue = served_engine().state.catalogue
+    open_N = np.arange(len(catalogue.items)) >= 4
+    left = replace(catalogue, items=catalogue.items.filter(open_N), codes_NM=catalogue.codes_NM[open_N],
+                   fit_row_N=catalogue.fit_row_N[open_N])  # fmt: skip
+    rows, visited = np.array([5, 77, 300, 41]), np.array([8, 9, 10])
+    before = interest.scores(asked(items, rows, visited))
+    after = GeneratorInterest(model, left).scores(asked(items.filter(open_N), rows - 4, visited - 4))
+    assert after == pytest.approx(before, abs=1e-4)
+
+
 def test_generators_in_an_engine(items: pl.DataFrame) -> None:
     engine = served_engine()
     models = Models(engine.state.models.rankers, {"tiger": generator("tiger")[1]}, engine.state.models.places)

@@ -9,6 +9,7 @@ Axes: N items served, C candidates, T visits of the history, L tokens.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,8 +92,6 @@ class GeneratorInterest:
         history = asked.history
         known_T = self._row_N[history.rows_T] >= 0
         item_T, time_T = history.rows_T[known_T], np.maximum.accumulate(history.time_T[known_T])
-        if self._trie is None:
-            item_T = self._row_N[item_T]
         if not len(item_T):  # nothing is known of the user: the model is asked behind no visit at all
             return _empty(asked)
         now_R, user_R = np.array([asked.now_s]), None
@@ -101,7 +100,10 @@ class GeneratorInterest:
                 pl.DataFrame({"user_id": [asked.user_id]}).select(id_hash("user_id")).to_series().to_numpy()
             )
         here_R = np.array([asked.place.lat_deg]), np.array([asked.place.lon_deg])
-        return self._packer.from_histories([item_T], [np.minimum(time_T, asked.now_s)], now_R, user_R, here_R)
+        packed = self._packer.from_histories([item_T], [np.minimum(time_T, asked.now_s)], now_R, user_R, here_R)
+        if self._trie is None:  # distances are those of the items served, embeddings those of the items of the fit
+            return replace(packed, item_RT=torch.from_numpy(self._row_N)[packed.item_RT])
+        return packed
 
 
 def _writable(codes_NM: CodeArray, sizes: tuple[int, ...]) -> IntArray:
