@@ -136,8 +136,7 @@ class Cell:
         """Hash of everything that the cell's figures depend on but the code."""
         events = sha256_file(self.run.path("1_data", "events.parquet"))
         codes = sha256_file(self.codes) if self.codes else None
-        unused = {"nearness"} if self.model == "sasrec" else set()
-        options = self.generate.model_dump(mode="json", exclude={"models", "protocol", *unused})
+        options = self.generate.model_dump(mode="json", exclude={"models", "protocol"})
         shares = self.config.sid.training_share, self.config.rank.samples.validation_share
         judge = [SHORT["sasrec"]] if self.model == "onerec" else []
         return sha256_json([PROTOCOL, self.protocol, self.model, self.method, options, self.seed, shares, self.most,

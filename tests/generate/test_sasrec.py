@@ -8,24 +8,25 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from toy_rows import HOUR, ITEMS, Segment, circle, pack, select, small, toy_requests
+from toy_rows import HOUR, ITEMS, Segment, circle, make_generator, pack, places, select, small, toy_requests
 
 from lgsid.generate import sasrec as sasrec_module
 from lgsid.generate import softmax as softmax_module
 from lgsid.generate.base import Packed
-from lgsid.generate.methods import make_generator
+from lgsid.generate.places import BUCKETS, Places
 from lgsid.generate.sasrec import SasRec
-from lgsid.generate.softmax import full_cross_entropy, proposal, sampled_cross_entropy
+from lgsid.generate.softmax import Away, full_cross_entropy, proposal, sampled_cross_entropy
 
 KNOWING: dict[str, dict[str, Any]] = {
     "nothing": {},
     "everything": {"users": 3, "time": True, "distance": True},
+    "no distance to items": {"nearness": False},
 }
 
 
 def model(seed: int = 0, **changes: Any) -> SasRec:
     """With parameters that are all different from 0, in evaluation mode."""
-    made = make_generator("sasrec", np.zeros((ITEMS, 3), dtype=np.int32), (1, 1, 1), small(**changes), seed)
+    made = make_generator("sasrec", small(**changes), seed)
     assert isinstance(made, SasRec)
     generator = torch.Generator().manual_seed(seed)
     for parameter in made.parameters():
@@ -105,6 +106,48 @@ def test_full_cross_entropy_is_torch_s(smoothing: float, logits: int, monkeypatc
         torch.testing.assert_close(one, other)
     with torch.no_grad():
         torch.testing.assert_close(full_cross_entropy(*inputs, target_P, smoothing), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("logits", [1, 64, 1 << 20])
+def test_full_cross_entropy_with_distances_is_torch_s(
+    smoothing: float, logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(softmax_module.LOGITS, "cpu", logits)
+    torch.manual_seed(0)
+    q_PD, weight_ND, bias_N, by_PB = inputs = [
+        torch.randn(shape, requires_grad=True) for shape in ((7, 5), (ITEMS, 5), (ITEMS,), (7, BUCKETS))
+    ]
+    target_P = torch.randint(ITEMS, (7,))
+    away = Away(by_PB, torch.from_numpy(places()[:7]), Places(places()))
+    logit_PN = q_PD @ weight_ND.T + bias_N + by_PB.gather(1, away.bucket())
+    expected = functional.cross_entropy(logit_PN, target_P, label_smoothing=smoothing)
+    found = full_cross_entropy(q_PD, weight_ND, bias_N, target_P, smoothing, away)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_sampled_cross_entropy_with_distances_tends_to_the_full_one() -> None:
+    torch.manual_seed(0)
+    items = (torch.randn(4, 5), torch.randn(ITEMS, 5), torch.randn(ITEMS), torch.tensor([0, 1, 2, 20]))
+    away = Away(2 * torch.randn(4, BUCKETS), torch.from_numpy(places()[:4]), Places(places()))
+    found = sampled_cross_entropy(*items, proposal(ITEMS, None), 200_000, 0.0, away)
+    assert float(found) == pytest.approx(float(full_cross_entropy(*items, 0.0, away)), abs=0.03)
+    assert float(found) != pytest.approx(float(full_cross_entropy(*items)), abs=0.1)
+
+
+def test_where_the_user_is_counts() -> None:
+    visits = circle(0, 3)
+    here, there = request(visits), request(visits)
+    there.here_R3[:] = torch.from_numpy(places()[20])
+    told, blind = model(), model(nearness=False)
+    assert not torch.allclose(told.scores(here), told.scores(there), atol=1e-3)
+    assert torch.equal(blind.scores(here), blind.scores(there))
+    with pytest.raises(ValueError, match="places of the items"):
+        SasRec(ITEMS, small())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_rows import ITEMS, ToyRows, circle, pack, select, small, state_of, toy_requests, toy_training
+from toy_rows import ITEMS, ToyRows, circle, pack, places, select, small, state_of, toy_requests, toy_training
 from toy_tables import StoppedError
 
 from lgsid.arrays import IntArray
@@ -108,6 +108,8 @@ def test_everything_is_trained_once_and_norms_do_not_decay() -> None:
     assert others["weight_decay"] == 0.0
     names = {name for name, parameter in parameters.items() if any(parameter is p for p in decayed["params"])}
     assert "layers.0.qkv.weight" in names
+    assert {"nearness.bias", "nearness.by_state"} <= names  # tables of distances are matrices like others
+    names -= {"nearness.bias"}
     assert not {name for name in names if "norm" in name or "bias" in name or name.startswith(("items", "context"))}
 
 
@@ -186,7 +188,7 @@ def test_rows_elsewhere() -> None:
 def test_bf16_on_a_gpu_learns_as_well() -> None:
     requests, answer_R = toy_requests()
     config = quick(epochs=15, dropout=0.0, precision="bf16")
-    model = SasRec(ITEMS, config).cuda()
+    model = SasRec(ITEMS, config, xyz_N3=places()).cuda()
     held = HeldOut(on_device(requests, torch.device("cuda")), answer_R)
     history = train_generator(SequenceTraining(model, model, ToyRows(), np.arange(24), held), config, seed=0)
     assert history.best.score > 0.9

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lgsid.arrays import CodeArray, FloatArray, IntArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.beam import CodeDecoder
-from lgsid.generate.places import SidPlaces
+from lgsid.generate.places import Places, SidPlaces
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,12 @@ class SequenceModel(nn.Module, ABC):
     Attributes:
         name: in configurations and result tables.
         config: sizes and options.
+        places: of the items; None without ``config.nearness``.
     """
 
     name: ClassVar[str]
     config: GenerateConfig
+    places: Places | None
 
     @abstractmethod
     def loss(self, rows: Packed) -> tuple[Tensor, dict[str, float]]:
@@ -102,7 +104,7 @@ class Generator(SequenceModel):
         xyz_N3: places of the items, on the unit sphere; needed with ``config.nearness``.
 
     Attributes:
-        places: of items and prefixes; None without ``config.nearness``.
+        places: of items and prefixes.
 
     Raises:
         ValueError: the places are missing.
@@ -115,7 +117,9 @@ class Generator(SequenceModel):
         self.config, self.sizes = config, tuple(sizes)
         if config.nearness and xyz_N3 is None:
             raise ValueError("a generator with generate.nearness is made with the places of the items")
-        self.places = SidPlaces(codes_NL, xyz_N3) if config.nearness and xyz_N3 is not None else None
+        self.places: SidPlaces | None = None
+        if config.nearness and xyz_N3 is not None:
+            self.places = SidPlaces(codes_NL, xyz_N3)
         self.codes_NL: Tensor
         self.register_buffer("codes_NL", torch.from_numpy(codes_NL).long(), persistent=False)
 

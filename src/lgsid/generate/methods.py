@@ -48,7 +48,7 @@ def make_generator(
         config: sizes and options.
         seed: of the parameters.
         count_N: visits of each item in training, for models that sample items.
-        xyz_N3: places of the items, on the unit sphere, for generators with ``config.nearness``.
+        xyz_N3: places of the items, on the unit sphere, for models with ``config.nearness``.
     """
     import torch
 
@@ -60,5 +60,5 @@ def make_generator(
         if issubclass(found, Generator):
             model: SequenceModel = found(codes_NL, sizes, config, xyz_N3)
         else:
-            model = found(len(codes_NL), config, count_N)
+            model = found(len(codes_NL), config, count_N, xyz_N3)
         return model

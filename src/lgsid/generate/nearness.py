@@ -33,6 +33,11 @@ class Nearness(nn.Module):
         self.bias = nn.Parameter(torch.zeros(levels, BUCKETS))
         self.by_state = nn.Parameter(torch.zeros(levels, BUCKETS, dim))
 
+    def by_bucket(self, states: Tensor, level: int) -> Tensor:
+        """What each distance adds to logits, (…, `BUCKETS`), by decoder states (…, D)."""
+        by_bucket: Tensor = states @ self.by_state[level].T * states.shape[-1] ** -0.5 + self.bias[level]
+        return by_bucket.float()
+
     def forward(self, logits_BWK: Tensor, states_BWD: Tensor, standing: Standing, level: int) -> Tensor:
         """Logits with what distance adds, (B, W, K), float32.
 
@@ -43,13 +48,13 @@ class Nearness(nn.Module):
             level: of the tokens.
         """
         beams, tokens = logits_BWK.shape[1:]
-        by_BWB = states_BWD @ self.by_state[level].T * states_BWD.shape[-1] ** -0.5 + self.bias[level]
+        by_BWB = self.by_bucket(states_BWD, level)
         if level == 0:  # the same children for all: no need to list them
             nodes = standing.places.nodes(0)
             bucket_BWM = standing.places.bucket(standing.here_BW3[..., None, :], nodes.middle_M3)
-            added_BWM = by_BWB.float().gather(2, bucket_BWM.expand(-1, beams, -1))
+            added_BWM = by_BWB.gather(2, bucket_BWM.expand(-1, beams, -1))
             return logits_BWK.float().index_add(2, nodes.token_M, added_BWM)
         ask_C, token_C, bucket_C = standing.children(beams, level)
-        added_C = by_BWB.float().flatten(0, 1)[ask_C, bucket_C]
+        added_C = by_BWB.flatten(0, 1)[ask_C, bucket_C]
         flat = logits_BWK.float().flatten()
         return flat.index_add(0, ask_C * tokens + token_C, added_C).view(logits_BWK.shape)

@@ -51,25 +51,15 @@ class _Nodes(nn.Module):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
 
-class SidPlaces(nn.Module):
-    """Where items are, and the middle of those under each prefix. Nothing here is learned.
+class Places(nn.Module):
+    """Where items are. Nothing here is learned.
 
     Args:
-        codes_NL: SIDs, int32.
         xyz_N3: places of the items, on the unit sphere.
-        rows: items that have a SID to be written, whose SIDs are unique; None is all of them.
     """
 
-    def __init__(self, codes_NL: CodeArray, xyz_N3: FloatArray | DoubleArray, rows: AnyArray | None = None) -> None:
+    def __init__(self, xyz_N3: FloatArray | DoubleArray) -> None:
         super().__init__()
-        written = slice(None) if rows is None else rows
-        trie = Trie(codes_NL[written])
-        place_N3 = np.asarray(xyz_N3, dtype=np.float64)[written][trie.row_N]
-        starts = [np.array([0, len(trie.levels[0].token_M)]), *(level.child_M1 for level in trie.levels)]
-        levels = zip(trie.levels, starts, trie.node_LN, strict=False)
-        self.levels = nn.ModuleList(
-            _Nodes(level.token_M, start_P1, _middles(node_N, place_N3)) for level, start_P1, node_N in levels
-        )
         self.xyz_N3: Tensor
         self.register_buffer("xyz_N3", torch.from_numpy(np.asarray(xyz_N3, dtype=np.float32)), persistent=False)
         edges = np.square(km_to_chord(EDGES_KM)).astype(np.float32)
@@ -81,14 +71,35 @@ class SidPlaces(nn.Module):
         super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def nodes(self, level: int) -> _Nodes:
-        """Of a level, from 0."""
-        return cast("_Nodes", self.levels[level])
-
     def bucket(self, a: Tensor, b: Tensor) -> Tensor:
         """Bucket of the distance between places (…, 3) and (…, 3), int64 (…); the last one where a place is 0."""
         x, y, z = ((a[..., axis] - b[..., axis]).square() for axis in range(3))
         return torch.bucketize(x + y + z, self.edges)
+
+
+class SidPlaces(Places):
+    """Where items are, and the middle of those under each prefix.
+
+    Args:
+        codes_NL: SIDs, int32.
+        xyz_N3: places of the items, on the unit sphere.
+        rows: items that have a SID to be written, whose SIDs are unique; None is all of them.
+    """
+
+    def __init__(self, codes_NL: CodeArray, xyz_N3: FloatArray | DoubleArray, rows: AnyArray | None = None) -> None:
+        super().__init__(xyz_N3)
+        written = slice(None) if rows is None else rows
+        trie = Trie(codes_NL[written])
+        place_N3 = np.asarray(xyz_N3, dtype=np.float64)[written][trie.row_N]
+        starts = [np.array([0, len(trie.levels[0].token_M)]), *(level.child_M1 for level in trie.levels)]
+        levels = zip(trie.levels, starts, trie.node_LN, strict=False)
+        self.levels = nn.ModuleList(
+            _Nodes(level.token_M, start_P1, _middles(node_N, place_N3)) for level, start_P1, node_N in levels
+        )
+
+    def nodes(self, level: int) -> _Nodes:
+        """Of a level, from 0."""
+        return cast("_Nodes", self.levels[level])
 
     def child(self, node: Tensor, token: Tensor, level: int) -> Tensor:
         """The nodes (…) of a level that nodes (…) above go on to with tokens (…); -1 where there is none."""

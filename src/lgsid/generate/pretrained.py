@@ -37,11 +37,9 @@ def save_generator(model: SequenceModel, codes_NL: CodeArray, sizes: Sequence[in
     import torch
     from safetensors.torch import save_file
 
-    from lgsid.generate.base import Generator
-
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors[_CODES] = torch.from_numpy(codes_NL)
-    if isinstance(model, Generator) and model.places is not None:
+    if model.places is not None:
         tensors[_PLACES] = model.places.xyz_N3
     with atomic_path(folder / _TENSORS) as path:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)

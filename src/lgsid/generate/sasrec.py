@@ -4,7 +4,8 @@ A causal transformer over items, whose state after a visit is compared with the 
 differ from the paper, each because it makes SASRec stronger or because rows hold several users: the loss is the softmax
 over the whole catalogue instead of one negative a positive (with which SASRec beats BERT4Rec, arXiv 2309.07602), over a
 sample of it where the catalogue is large; places are told by how many visits ago instead of by absolute number; and an
-item has a bias, its popularity.
+item has a bias, its popularity. With ``generate.nearness`` it has another one by how far it is from the user, as the
+tokens of generators have (`lgsid.generate.nearness`), so that a comparison with these is one of models.
 
 Axes: R rows, T visits of a row, P targets, N items, S sampled items, D dimensions, H heads, K items asked for.
 """
@@ -19,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lgsid.arrays import CodeArray, IntArray
+from lgsid.arrays import CodeArray, FloatArray, IntArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.bands import NEVER
 from lgsid.generate.base import BANDS, Packed, SequenceModel
 from lgsid.generate.kernels import Dropout, attend
-from lgsid.generate.softmax import full_cross_entropy, proposal, sampled_cross_entropy
+from lgsid.generate.nearness import Nearness
+from lgsid.generate.places import Places
+from lgsid.generate.softmax import Away, full_cross_entropy, proposal, sampled_cross_entropy
 from lgsid.generate.tokens import GAPS, HOURS_OF_WEEK, gap_bucket, hour_of_week, since_before
 
 FULL_SOFTMAX = 50_000
@@ -42,13 +45,27 @@ class SasRec(SequenceModel):
         items: N, size of the catalogue.
         config: sizes and options; ``encoder_layers`` is the number of layers.
         count_N: visits of each item in training, from which the sampled softmax draws; None draws evenly.
+        xyz_N3: places of the items, on the unit sphere; needed with ``config.nearness``.
+
+    Raises:
+        ValueError: the places are missing.
     """
 
     name = "sasrec"
 
-    def __init__(self, items: int, config: GenerateConfig, count_N: IntArray | None = None) -> None:
+    def __init__(
+        self,
+        items: int,
+        config: GenerateConfig,
+        count_N: IntArray | None = None,
+        xyz_N3: FloatArray | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        if config.nearness and xyz_N3 is None:
+            raise ValueError("a model with generate.nearness is made with the places of the items")
+        self.places = Places(xyz_N3) if config.nearness and xyz_N3 is not None else None
+        self.nearness = Nearness(config.dim, 1) if config.nearness else None
         self.items = nn.Embedding(items, config.dim)
         self.bias_N = nn.Parameter(torch.zeros(items))
         self.context = _Context(config)
@@ -78,14 +95,14 @@ class SasRec(SequenceModel):
         q_PD = self._queries(h_PD, request_PD)
         target_P = rows.item_RT[row_P, place_P]
         items = (self.items.weight, self.bias_N, target_P)
-        smoothing = self.config.label_smoothing
+        smoothing, away = self.config.label_smoothing, self._away(q_PD, rows.here_RT3[row_P, place_P])
         if len(self.bias_N) <= FULL_SOFTMAX:
-            return full_cross_entropy(q_PD, *items, smoothing), {}
-        return sampled_cross_entropy(q_PD, *items, self.proposal_N, SAMPLED, smoothing), {}
+            return full_cross_entropy(q_PD, *items, smoothing, away), {}
+        return sampled_cross_entropy(q_PD, *items, self.proposal_N, SAMPLED, smoothing, away), {}
 
     def scores(self, requests: Packed) -> Tensor:
         """Scores (R, N) of all items for each request, one segment a row; in the order of likelihood."""
-        return self._logits(self._at_requests(requests))
+        return self._logits(self._at_requests(requests), requests.here_R3)
 
     @torch.inference_mode()
     def top(self, requests: Packed, k: int, reach: Sequence[IntArray | CodeArray] | None = None) -> IntArray:
@@ -98,7 +115,11 @@ class SasRec(SequenceModel):
             q_RD = self._at_requests(requests)
             size = max(1, SCORES // len(self.bias_N))
             parts = [
-                _best(self._logits(q_RD[at : at + size]), k, None if reach is None else reach[at : at + size])
+                _best(
+                    self._logits(q_RD[at : at + size], requests.here_R3[at : at + size]),
+                    k,
+                    None if reach is None else reach[at : at + size],
+                )
                 for at in range(0, len(q_RD), size)
             ]
         finally:
@@ -137,8 +158,16 @@ class SasRec(SequenceModel):
         q_PD: Tensor = self.norm(h_PD if request_PD is None else h_PD + request_PD)
         return q_PD
 
-    def _logits(self, q_PD: Tensor) -> Tensor:
-        return functional.linear(q_PD, self.items.weight, self.bias_N).float()
+    def _logits(self, q_PD: Tensor, here_P3: Tensor) -> Tensor:
+        logit_PN = functional.linear(q_PD, self.items.weight, self.bias_N).float()
+        away = self._away(q_PD, here_P3)
+        return logit_PN if away is None else logit_PN + away.by_PB.gather(1, away.bucket())
+
+    def _away(self, q_PD: Tensor, here_P3: Tensor) -> Away | None:
+        """What the distances from the users' places add."""
+        if self.nearness is None or self.places is None:
+            return None
+        return Away(self.nearness.by_bucket(q_PD, 0), here_P3, self.places)
 
 
 def _best(logit_RN: Tensor, k: int, reach: Sequence[IntArray | CodeArray] | None) -> Tensor:
