@@ -13,8 +13,8 @@ RQ-VAE-ngram has RQ-VAE's codes: it is a way for rankers to read them, so a gene
 both, and the table says so. "unified" writes its codes and has no id beside them, since an id cannot be generated.
 
 The ranked items of a cell are kept in ``runs/NAME-seed0/generate-cache``, to compare methods by, beside its model that
-is not trained again for new figures (``--again``) and the SASRec that judges OneRec's lists. Work may be shared among
-processes by datasets, models, methods or protocols; OneRec's by datasets, protocols or seeds alone.
+is not trained again for new figures (``--again``). Work may be shared among processes by datasets, models, methods,
+protocols or seeds; OneRec's lists are judged by the SASRec of their dataset, protocol and seed, so make that one first.
 """
 
 from __future__ import annotations
@@ -206,17 +206,14 @@ def trained(cell: Cell, data: Any) -> tuple[Any, dict[str, Any]]:
 def align_to_reward(cell: Cell, model: Any, ndcg: float, data: Any) -> dict[str, Any]:
     """Preference alignment, the last part of OneRec; what its rounds did to the validation figures.
 
-    The SASRec that tells interest knows no codes: it is trained once for all methods of a dataset, protocol and seed.
+    The SASRec that tells interest is that of the cell of this dataset, protocol and seed, trained once for all methods.
     """
-    from lgsid.generate.generating import align, train
+    from lgsid.generate.generating import align
 
-    of_all = f"{cell.dataset}-{cell.protocol}-{cell.seed}"
-    folder = cell.run.path("generate-cache", of_all) / cell.name
-    identity = sha256_json([PROTOCOL, cell.protocol, sha256_file(cell.run.path("1_data", "events.parquet"))])
+    judge = Cell(cell.dataset, cell.protocol, "sasrec", NONE, cell.seed, cell.most, SHORT["sasrec"])
+    interest, _ = trained(judge, data_of(judge))
     started = time.perf_counter()
-    judge = config_of(cell.dataset, list(SHORT["sasrec"])).generate
-    interest, _ = train("sasrec", data, judge, cell.seed, folder.with_name("sasrec"), identity)
-    course = align(model, ndcg, data, cell.generate, cell.seed, folder, identity, interest)
+    course = align(model, ndcg, data, cell.generate, cell.seed, interest=interest)
     kept = ("requests", "pairs", "kept", "before", "after", "lists")
     rounds = [{name: done[name] for name in kept if name in done} for done in course["rounds"]]
     return {"alignment": {"rounds": rounds, "seconds": time.perf_counter() - started}}
