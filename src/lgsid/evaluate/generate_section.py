@@ -49,9 +49,10 @@ def _introduction(config: RunConfig, generation: Mapping[str, Any]) -> str:
         "global_time": "Requests are visits after a moment that nothing was learnt from beyond.",
         "leave_one_out": "Requests are the last visits of all users; others' later visits were learnt from.",
     }[generation["protocol"]]
+    known = " and how far what lies under each token is from them" if config.generate.nearness else ""
     return (
         f"A generator writes the SID of what a user will visit next, token by token, from the SIDs of their last "
-        f"{config.generate.history} visits. It can only write SIDs that exist, and where it is asked to, only of items "
+        f"{config.generate.history} visits{known}. It can only write SIDs that exist, and where it is asked to, only of items "
         f"within reach. {how} {first['requests']:,} requests were answered."
     )
 
