@@ -15,41 +15,45 @@ from lgsid.artifact import atomic_path
 from lgsid.evaluate.plots import COLOURS, INK, MUTED, drawing, png
 
 FIGURES = REPOSITORY / "docs" / "figures"
-PATH = "catalogue/all/hit@5"
+PATHS = {
+    "all requests": "catalogue/all/hit@5",
+    "first visits": "catalogue/first_visits/hit@5",
+    "new places": "new/all/hit@5",
+}
+"""Panels from left to right."""
 
 
 def table2_chart() -> bytes | None:
-    """Hit@5 of every tokeniser behind both generators, a panel a dataset and protocol; lines for what has no codes."""
+    """Hit@5 of every tokeniser behind both generators, a row a dataset and protocol; lines for what has no codes."""
     places = [(dataset, protocol) for protocol in PROTOCOLS for dataset in DATASETS
               if any(group(dataset, protocol, model, method) for model in WRITERS for method in METHODS)]  # fmt: skip
     if not places:
         return None
-    rows = -(-len(places) // 2)
-    with drawing(1.3 + 3.4 * rows) as figure:
+    with drawing(1.3 + 3.1 * len(places)) as figure:
         figure.suptitle("Next items found by generators", x=0.02, ha="left", fontsize=12.5, fontweight="bold")
-        panels = figure.subplots(rows, min(2, len(places)), squeeze=False, sharey=True).ravel()
-        for axes, place in zip(panels, places, strict=False):
-            _panel(axes, *place)
-        for axes in panels[len(places) :]:
-            axes.set_visible(False)
-        panels[0].set_yticks(range(len(METHODS)), METHODS.values())
-        handles, labels = panels[0].get_legend_handles_labels()
+        panels = figure.subplots(len(places), len(PATHS), squeeze=False, sharey=True)
+        for row, place in zip(panels, places, strict=True):
+            for axes, (title, path) in zip(row, PATHS.items(), strict=True):
+                _panel(axes, *place, path)
+                axes.set_title(title, fontsize=10)
+            row[0].set_title(f"{place[0].split('-')[0]}: all", fontsize=10)
+        panels[0, 0].set_yticks(range(len(METHODS)), METHODS.values())
+        handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=9)
         return png(figure)
 
 
-def _panel(axes: Any, dataset: str, protocol: str) -> None:
-    axes.set_title(f"{dataset.split('-')[0]}, {PROTOCOLS[protocol]}", fontsize=10)
+def _panel(axes: Any, dataset: str, protocol: str, path: str) -> None:
     for number, (model, name) in enumerate(WRITERS.items()):
         for row, method in enumerate(METHODS):
-            known = [100 * value for value in values(group(dataset, protocol, model, method), PATH)]
+            known = [100 * value for value in values(group(dataset, protocol, model, method), path)]
             if known:
                 spread = statistics.stdev(known) if len(known) > 1 else 0.0
                 axes.errorbar([statistics.fmean(known)], [row + 0.24 * number - 0.12], xerr=[spread],
                               color=COLOURS[number], marker="os"[number], markersize=6, capsize=2.5, linestyle="none",
                               label=name if method == "lgsid" else None)  # fmt: skip
     for (beside, name), dashes in zip(BESIDE.items(), (None, (1, 1.5), (4, 2), (6, 2, 1, 2)), strict=True):
-        known = [100 * value for value in values(group(dataset, protocol, beside), PATH)]
+        known = [100 * value for value in values(group(dataset, protocol, beside), path)]
         if known:
             axes.axvline(statistics.fmean(known), color=INK if dashes is None else MUTED, linewidth=1.2, label=name,
                          linestyle="-" if dashes is None else (0, dashes))  # fmt: skip
