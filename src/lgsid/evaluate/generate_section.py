@@ -52,8 +52,8 @@ def _introduction(config: RunConfig, generation: Mapping[str, Any]) -> str:
     known = " and how far what lies under each token is from them" if config.generate.nearness else ""
     return (
         f"A generator writes the SID of what a user will visit next, token by token, from the SIDs of their last "
-        f"{config.generate.history} visits{known}. It can only write SIDs that exist, and where it is asked to, only of items "
-        f"within reach. {how} {first['requests']:,} requests were answered."
+        f"{config.generate.history} visits{known}. It can only write SIDs that exist, and where it is asked to, only "
+        f"of items within reach. {how} {first['requests']:,} requests were answered."
     )
 
 
