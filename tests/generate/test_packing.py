@@ -204,7 +204,8 @@ def test_where_the_user_was_just_before(encoder: Encoder, told: bool) -> None:
     lat_E, lon_E = (degrees_N[np.roll(visits.item_E, 1)] for degrees_N in (lat_N, lon_N))
     if told:  # of every other event
         own = np.where(np.arange(len(visits)) % 2, 1.0, np.nan)
-        visits = replace(visits, lat_E=own, lon_E=own)
+        half = np.where(np.arange(len(visits)) % 4 == 2, 1.0, own)  # a latitude alone says nothing
+        visits = replace(visits, lat_E=half, lon_E=own)
         lat_E, lon_E = np.where(np.isnan(own), lat_E, own), np.where(np.isnan(own), lon_E, own)
     expected_E3 = unit_sphere(lat_E, lon_E).astype(np.float32)
     packer = packer_of(visits, encoder=encoder)

@@ -260,7 +260,7 @@ class Packer:
         here_M3 = self._before(item_M, place)
         if visits.lat_E is not None and visits.lon_E is not None:
             told_M3 = unit_sphere(visits.lat_E[event_M], visits.lon_E[event_M])
-            here_M3 = np.where(np.isfinite(told_M3), told_M3, here_M3)
+            here_M3 = np.where(np.isfinite(told_M3).all(axis=1, keepdims=True), told_M3, here_M3)
         return self._packed(place, item_M, time_M, band_M, user_M, target_M, here_M3, now_R, here_R3)
 
     def _before(self, item_M: AnyArray, place: _Places) -> AnyArray:
