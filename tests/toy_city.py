@@ -59,6 +59,7 @@ def options(preference: dict[str, Any] | None = None, **changes: Any) -> Generat
     """OneRec and SASRec, small enough to be trained in seconds, and a round with all requests."""
     wanted = {"share": 1.0, "beams": 8, "epochs": 1.0, "learning_rate": 2e-3, **(preference or {})}
     few = {"epochs": 1, "least_updates": 80, "validations": 1, "patience": 9, "sessions": SessionConfig(items=2)}
+    few |= {"nearness": False}  # with it lists are within reach from the start, which leaves preference little to do
     return small(**{**few, "preference": PreferenceConfig(**wanted), **changes})
 
 
