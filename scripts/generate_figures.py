@@ -36,7 +36,7 @@ def table2_chart() -> bytes | None:
             for axes, (title, path) in zip(row, PATHS.items(), strict=True):
                 _panel(axes, *place, path)
                 axes.set_title(title, fontsize=10)
-            row[0].set_title(f"{place[0].split('-')[0]}: all", fontsize=10)
+            row[0].set_ylabel(f"{place[0].split('-')[0]}, {PROTOCOLS[place[1]]}", fontsize=10, fontweight="bold")
         panels[0, 0].set_yticks(range(len(METHODS)), METHODS.values())
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=3, fontsize=9)

@@ -49,7 +49,7 @@ PUBLISHED_NYC = (
     ("LLM4POI (SIGIR 2024)", 33.72, 39.82),
     ("GNPR-SID (KDD 2025)", 36.18, 44.72),
 )
-"""Acc@1 and Acc@5 in percent, as GNPR-SID's comparison gives them (arXiv 2506.01375)."""
+"""Acc@1 and Acc@5 in percent, as a public comparison lists them; not checked against each paper."""
 
 
 @cache

@@ -14,7 +14,7 @@ from toy_generate import ITEMS, places, visits_of
 
 from lgsid.arrays import CodeArray, IntArray
 from lgsid.errors import DataError
-from lgsid.generate import harness
+from lgsid.generate import harness, packing
 from lgsid.generate.base import Packed
 from lgsid.generate.harness import Reach, evaluate
 from lgsid.generate.packing import Packer
@@ -125,7 +125,7 @@ def test_events_say_where_the_user_is(visits: Visits) -> None:
     lat_E, lon_E = np.full(len(visits), np.nan), np.full(len(visits), np.nan)
     lat_E[asked[0]], lon_E[asked[0]] = 10.0, 20.0
     lat_E[asked[1]] = 10.0  # half a place is none
-    here_lat, here_lon = harness.places(replace(visits, lat_E=lat_E, lon_E=lon_E), asked, lat, lon)
+    here_lat, here_lon = packing.user_places(replace(visits, lat_E=lat_E, lon_E=lon_E), asked, lat, lon)
     last = visits.item_E[visits.stop_E[asked] - 1]
     assert (here_lat[0], here_lon[0]) == (10.0, 20.0)
     assert np.array_equal(here_lat[1:], lat[last[1:]])

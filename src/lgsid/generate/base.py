@@ -37,7 +37,8 @@ class Packed:
         user_RT: user tokens, int64, from 0; all 0 where users are anonymous.
         length_R: visits of the row, int64: a request comes after so many of them.
         now_R: when the request is made, seconds since 1970, int64; of rows to train on it means nothing.
-        here_RT3: where the user is just before each visit, on the unit sphere, float32; 0 where nobody knows.
+        here_RT3: where the user is just before each visit, on the unit sphere, float32; 0 for a segment's first
+            visit. Of requests it means nothing.
         here_R3: where they are at the request; of rows to train on it means nothing.
     """
 

@@ -21,7 +21,7 @@ from lgsid.arrays import AnyArray, CodeArray, DoubleArray, IntArray
 from lgsid.errors import DataError
 from lgsid.generate.base import Recommender
 from lgsid.generate.metrics import measure, unnamed_share, unreachable_share
-from lgsid.generate.packing import Packer, places
+from lgsid.generate.packing import Packer, user_places
 from lgsid.geo import haversine_km, km_to_chord, unit_sphere
 from lgsid.rank.reach import WithinReach
 from lgsid.rank.visits import Visits
@@ -114,7 +114,7 @@ def evaluate(
     if not len(event_R):
         raise DataError("there are no requests to measure a recommender on", "see lgsid.generate.protocol.requests")
     visits, lat_N, lon_N = packer.visits, packer.lat_N, packer.lon_N
-    target_R, here_R = visits.item_E[event_R], places(visits, event_R, lat_N, lon_N)
+    target_R, here_R = visits.item_E[event_R], user_places(visits, event_R, lat_N, lon_N)
     within_R = haversine_km(*here_R, lat_N[target_R], lon_N[target_R]) <= reach_km
     figures: dict[str, Any] = {
         "requests": len(event_R),

@@ -1,4 +1,4 @@
-"""How far tokens are from the user: what a generator of places need not find out from visits.
+"""How far tokens are from the user (distance decay): what a generator of places need not find out from visits.
 
 The items under a prefix of a SID have a middle. At each level the logit of a token gets a bias by the distance from the
 user to the middle of what lies under it, in buckets:

@@ -181,7 +181,7 @@ class Packer:
         event_M = ranges(first_C, stop_C - first_C)
         target_M = self._target_E[event_M] & (event_M >= np.repeat(layout.target_C[chunk_C], stop_C - first_C))
         nothing_R = np.zeros(len(index_R), dtype=np.int64), np.zeros((len(index_R), 3))
-        return self._of_visits(event_M, place, target_M, *nothing_R)
+        return self._of_visits(event_M, place, target_M, self._here(event_M, place), *nothing_R)
 
     # --- Requests -----------------------------------------------------------------------------------------------------
     def requests(self, event_R: IntArray) -> Packed:
@@ -201,9 +201,9 @@ class Packer:
             )
         event_M = ranges(self.visits.stop_E[event_R] - length_R, length_R)
         place = _Places.of(np.ones(len(event_R), dtype=np.int64), length_R)
-        lat_R, lon_R = places(self.visits, event_R, self.lat_N, self.lon_N)
-        at_R = self.visits.time_E[event_R], unit_sphere(lat_R, lon_R)
-        return self._of_visits(event_M, place, np.zeros(len(event_M), dtype=np.bool_), *at_R)
+        here_R3 = unit_sphere(*user_places(self.visits, event_R, self.lat_N, self.lon_N))
+        nothing_M = np.zeros(len(event_M), dtype=np.bool_), np.zeros((len(event_M), 3))
+        return self._of_visits(event_M, place, *nothing_M, self.visits.time_E[event_R], here_R3)
 
     def request_lengths(self, event_R: IntArray) -> IntArray:
         """Visits that the row of each request has."""
@@ -247,28 +247,30 @@ class Packer:
         token_R = np.zeros(len(items), dtype=np.int64) if user_R is None else user_R
         token_M, target_M = np.repeat(token_R, length_R), np.zeros(len(item_M), dtype=np.bool_)
         last_R3 = self.xyz_N3[item_M[np.cumsum(length_R) - 1]]
-        here_M3, here_R3 = self._before(item_M, place), last_R3 if here_R is None else unit_sphere(*here_R)
+        here_M3, here_R3 = np.zeros((len(item_M), 3)), last_R3 if here_R is None else unit_sphere(*here_R)
         return self._packed(place, item_M, time_M, self._bands(item_M), token_M, target_M, here_M3, now_R, here_R3)
 
     # --- Both ---------------------------------------------------------------------------------------------------------
     def _of_visits(
-        self, event_M: IntArray, place: _Places, target_M: BoolArray, now_R: IntArray, here_R3: AnyArray
+        self,
+        event_M: IntArray,
+        place: _Places,
+        target_M: BoolArray,
+        here_M3: AnyArray,
+        now_R: IntArray,
+        here_R3: AnyArray,
     ) -> Packed:
         visits = self.visits
         user_M = np.zeros(1, dtype=np.int32) if self._token_U is None else self._token_U[visits.user_E[event_M]]
         item_M, time_M, band_M = visits.item_E[event_M], visits.time_E[event_M], self._band_E[event_M]
-        here_M3 = self._before(item_M, place)
-        if visits.lat_E is not None and visits.lon_E is not None:
-            told_M3 = unit_sphere(visits.lat_E[event_M], visits.lon_E[event_M])
-            here_M3 = np.where(np.isfinite(told_M3).all(axis=1, keepdims=True), told_M3, here_M3)
         return self._packed(place, item_M, time_M, band_M, user_M, target_M, here_M3, now_R, here_R3)
 
-    def _before(self, item_M: AnyArray, place: _Places) -> AnyArray:
-        """Place of the visit before each; 0 where there is none."""
-        before_M3: AnyArray = np.zeros((len(item_M), 3), dtype=np.float32)
-        before_M3[1:] = self.xyz_N3[item_M[:-1]]
-        before_M3[place.opens_M] = 0
-        return before_M3
+    def _here(self, event_M: IntArray, place: _Places) -> DoubleArray:
+        """Where users were just before visits; 0 for the first ones of segments, which are never predicted."""
+        here_M3 = np.zeros((len(event_M), 3))
+        later_M = ~place.opens_M
+        here_M3[later_M] = unit_sphere(*user_places(self.visits, event_M[later_M], self.lat_N, self.lon_N))
+        return here_M3
 
     def _packed(
         self,
@@ -304,7 +306,7 @@ class Packer:
         )
 
 
-def places(
+def user_places(
     visits: Visits, event_R: IntArray, lat_N: DoubleArray, lon_N: DoubleArray
 ) -> tuple[DoubleArray, DoubleArray]:
     """Latitude and longitude of the users just before some visits, each of which has an earlier one."""

@@ -39,7 +39,7 @@ from lgsid.distributed import gather, is_main, rank, share, share_tensors, world
 from lgsid.generate.base import Packed
 from lgsid.generate.lists import list_beam_search
 from lgsid.generate.onerec import OneRec
-from lgsid.generate.packing import Packer, places
+from lgsid.generate.packing import Packer, user_places
 from lgsid.generate.protocol import requests
 from lgsid.generate.recommending import Generated
 from lgsid.generate.rewards import Rewards, Scales, scales_of
@@ -115,7 +115,7 @@ class Writer:
         for place_B, packed in packer.bucketed(event_R, _AT_ONCE):
             decoder, trie = self.model.list_decoder(packed), self.trie.all(len(packed))
             row_BWM = list_beam_search(decoder, trie, self._items, beams, packed.item_RT.device).row_BWM
-            here_B = places(packer.visits, event_R[place_B], packer.lat_N, packer.lon_N)
+            here_B = user_places(packer.visits, event_R[place_B], packer.lat_N, packer.lon_N)
             found.put(place_B, {"rows": row_BWM, **self.rewards.parts(packed, here_B, row_BWM)})
         return found.tensors
 

@@ -91,10 +91,11 @@ _FIX = "give the configuration and the SIDs that the T5 model was made with"
 
 def _check(network: Network) -> None:
     config = network.config
-    further = [name for name in ("users", "time", "distance") if getattr(config, name)]
+    further = [name for name in ("users", "time", "distance", "nearness") if getattr(config, name)]
     if config.encoder != "full":
         further.append("a causal encoder")
-    further += [f"a {name}" if name == "pointer" else name for name in ("pointer", "nearness") if getattr(config, name)]
+    if config.pointer:
+        further.append("a pointer")
     if bool(network.ago.weight.any()):
         further.append("a bias of cross attention")
     if further:
