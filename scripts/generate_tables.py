@@ -30,6 +30,7 @@ WRITERS = {"tiger": "TIGER", "onerec": "OneRec"}
 BESIDE = {
     "sasrec": "SASRec",
     "popular_within_reach": "popular within reach",
+    "popular_nearby": "popular nearby",
     "item_co_visits": "item co-visits",
     "revisit": "visited before",
 }

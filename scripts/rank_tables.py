@@ -34,6 +34,7 @@ BESIDE = {
 """Less or more than codes, where there are such cells; out of the running for the best of a column."""
 BASELINES = {
     "popular_within_reach": "popular within reach",
+    "popular_nearby": "popular nearby",
     "item_co_visits": "item co-visits",
     "revisit": "visited before",
 }

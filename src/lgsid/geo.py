@@ -16,6 +16,9 @@ from lgsid.arrays import BoolArray, DoubleArray, IntArray
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""
 
+DECAY_EDGES_KM: DoubleArray = 0.0625 * 2 ** (np.arange(31) / 2)
+"""Edges of distance bands for counting and learning: 62 m to 2,048 km, two for each doubling."""
+
 Degrees = npt.ArrayLike
 
 

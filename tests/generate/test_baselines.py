@@ -15,15 +15,16 @@ from toy_generate import ITEMS, places, some_visits, visits_of
 
 from lgsid.errors import DataError, NotFittedError
 from lgsid.generate.base import Packed
-from lgsid.generate.baselines import Baseline, ItemCoVisits, PopularWithinReach, Revisit
+from lgsid.generate.baselines import Baseline, ItemCoVisits, PopularNearby, PopularWithinReach, Revisit
 from lgsid.generate.harness import evaluate
 from lgsid.generate.packing import Packer
 from lgsid.generate.protocol import global_time, requests
-from lgsid.geo import haversine_km
+from lgsid.geo import DECAY_EDGES_KM, haversine_km
 from lgsid.rank.visits import TEST, TRAINING, Visits
 
 MAKERS: dict[str, Callable[[], Baseline]] = {
     "popular_within_reach": lambda: PopularWithinReach(*places(), reach_km=8.0),
+    "popular_nearby": lambda: PopularNearby(*places()),
     "revisit": lambda: Revisit(ITEMS),
     "item_co_visits": lambda: ItemCoVisits(ITEMS),
 }
@@ -53,6 +54,17 @@ def test_popular_within_reach() -> None:
     assert fitted.top(asked(DIARY, 5), 7).tolist() == [[4, 2, 6, 8, 0, 10, 1]], "the rest of the world comes last"
     assert fitted.top(asked(DIARY, 10), 3).tolist() == [[1, 3, 5]], "in the other town"
     assert fitted.top(asked(DIARY, 5), 4, [np.array([11, 3, 2])]).tolist() == [[2, 3, 11, -1]], "reach is what is said"
+
+
+def test_popular_nearby() -> None:
+    fitted = PopularNearby(*places()).fit(DIARY)
+    ranked = fitted.top(asked(DIARY, 10), ITEMS)[0].tolist()
+    assert ranked[0] % 2, "what is near, in the other town"
+    here = places()[0][3], places()[1][3]
+    km_N = haversine_km(*here, *places())
+    score_N = np.log(fitted.visits_N + 0.5) + fitted.decay.log_f_B[np.searchsorted(DECAY_EDGES_KM, km_N, "right")]
+    assert (np.diff(score_N[ranked]) <= 1e-12).all()
+    assert fitted.top(asked(DIARY, 5), 4, [np.array([11, 3, 2])])[0].tolist()[0] == 2
 
 
 def test_revisit_by_frequency_and_recency() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_rows import ITEMS, codes, places
 
-from lgsid.generate.places import BUCKETS, EDGES_KM, SidPlaces, Standing
+from lgsid.generate.places import BUCKETS, SidPlaces, Standing
+from lgsid.geo import DECAY_EDGES_KM
 from lgsid.geo import haversine_km, unit_sphere
 
 
@@ -39,7 +40,7 @@ def test_children_and_their_middles_are_those_of_the_items(seed: int, items: int
                 middle_3 = xyz_N3[of_prefix(codes_NL, [*prefix, token])].mean(axis=0)
                 chord = np.linalg.norm(middle_3 / np.linalg.norm(middle_3) - here_Q13[ask, 0].numpy())
                 km = 2 * 6371.0088 * np.arcsin(min(1.0, chord / 2))
-                assert bucket in {np.searchsorted(EDGES_KM, km * (1 + tiny)) for tiny in (-1e-4, 0, 1e-4)}
+                assert bucket in {np.searchsorted(DECAY_EDGES_KM, km * (1 + tiny)) for tiny in (-1e-4, 0, 1e-4)}
         standing = standing.went(torch.from_numpy(written_QL[:, level : level + 1]), level)
         assert (standing.node_BW[:, 0] >= 0).tolist() == [
             len(of_prefix(codes_NL, sid[: level + 1].tolist())) > 0 for sid in written_QL
@@ -51,7 +52,7 @@ def test_distances_are_those_on_the_ground() -> None:
     found = SidPlaces(np.arange(5, dtype=np.int32)[:, None], unit_sphere(lat_N, lon_N))
     km_N = haversine_km(lat_N[0], lon_N[0], lat_N, lon_N)
     bucket_N = found.bucket(found.xyz_N3[:1], found.xyz_N3)
-    assert bucket_N.tolist() == np.searchsorted(EDGES_KM, km_N).tolist()
+    assert bucket_N.tolist() == np.searchsorted(DECAY_EDGES_KM, km_N).tolist()
     assert len(set(bucket_N.tolist())) == 5
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lgsid.errors import DataError, NotFittedError
 from lgsid.rank import baselines
-from lgsid.rank.baselines import Baseline, ItemCoVisits, PopularWithinReach, Revisit
+from lgsid.rank.baselines import Baseline, ItemCoVisits, PopularNearby, PopularWithinReach, Revisit
 from lgsid.rank.loader import Requests
 
 HOUR = 3_600
@@ -21,6 +21,7 @@ LAT, LON = np.zeros(ITEMS), np.asarray([0.00, 0.01, 0.02, 0.03, 1.0, 1.01])
 
 MAKERS: dict[str, Callable[[], Baseline]] = {
     "popular_within_reach": lambda: PopularWithinReach(LAT, LON, reach_km=5.0),
+    "popular_nearby": lambda: PopularNearby(LAT, LON),
     "item_co_visits": lambda: ItemCoVisits(ITEMS, last=3, decay=0.5, steps=1, within_hours=24),
     "revisit": lambda: Revisit(ITEMS),
 }
@@ -89,6 +90,17 @@ def test_where_the_place_is_unknown_nothing_is_within_reach() -> None:
     )
     assert order_of(score_BC, [0, 4]) == [4, 0]
     assert score_BC.max() < 0
+
+
+# --- Popular nearby ---------------------------------------------------------------------------------------------------
+def test_what_is_near_comes_first_unless_something_farther_is_far_more_popular() -> None:
+    back_and_forth = [(n % 2, n, 0) for n in range(40)]
+    nearby = fitted_on(PopularNearby(LAT, LON), visits_of(back_and_forth, [(4, 0, 0)] * 10, [(5, 0, 0)]))
+    score_BC = nearby.score(requests_of([[0, 1, 4, 5]], [0], [1]), STREET.item_E)
+    assert order_of(score_BC, [0, 1, 4, 5])[2:] == [4, 5], "equally far: the more popular"
+    assert score_BC[0, 2] < score_BC[0, 1] - 3, "nobody went so far"
+    unknown = nearby.score(requests_of([[5, 4, 3]], [0], [1], np.nan), STREET.item_E)
+    assert order_of(unknown, [5, 4, 3]) == [4, 5, 3], "without a place, popularity"
 
 
 # --- Revisit ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from lgsid.rank.stage import WITHOUT
 
 BASELINES = {
     "popular_within_reach": "popular within reach",
+    "popular_nearby": "popular nearby",
     "item_co_visits": "item co-visits",
     "revisit": "visited before",
 }

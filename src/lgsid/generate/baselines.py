@@ -1,6 +1,7 @@
 """Recommenders that need no training: rows that every generator has to beat.
 
     popular_within_reach   what most visits of the training period went to, within reach of the user
+    popular_nearby         what they went to, and how far users go: the gravity model (`lgsid.rank.decay`)
     item_co_visits         what follows the user's last items in the training period
     revisit                where the user has been before, most often and last
 
@@ -26,7 +27,9 @@ from lgsid.errors import DataError, NotFittedError
 from lgsid.generate.base import Packed
 from lgsid.generate.harness import Reach
 from lgsid.generate.packing import ranges
+from lgsid.geo import unit_sphere
 from lgsid.rank.baselines import visits_of_items
+from lgsid.rank.decay import UNSEEN, DistanceDecay, moves_of
 from lgsid.rank.visits import TRAINING, Visits
 
 
@@ -95,7 +98,7 @@ class Baseline(ABC):
         """
         if not hasattr(self, "visits_N"):
             raise NotFittedError(f"{type(self).__name__} has counted no visits yet", "call fit first")
-        scored = self._scored(_History.of(requests), k, reach is not None)
+        scored = self._scored(_History.of(requests), k, reach)
         if reach is None:
             popular_BP = np.broadcast_to(self._popular_N[: 2 * k], (len(requests), min(2 * k, self.items)))
         else:
@@ -140,8 +143,8 @@ class Baseline(ABC):
         """Count more of the training period than the visits of each item."""
 
     @abstractmethod
-    def _scored(self, history: _History, k: int, given: bool) -> Scored:
-        """Items with more for them than popularity; ``given``: what is in reach is told and cuts them down later."""
+    def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:
+        """Items with more for them than popularity; ``reach``, where it is told, cuts them down later."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +183,8 @@ class PopularWithinReach(Baseline):
         super().__init__(len(lat_N))
         self.lat_N, self.lon_N, self._reach = lat_N, lon_N, Reach(lat_N, lon_N, reach_km)
 
-    def _scored(self, history: _History, k: int, given: bool) -> Scored:
-        if given or not len(history.last_B):
+    def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:
+        if reach is not None or not len(history.last_B):
             nothing = np.empty(0, dtype=np.int64)
             return Scored(nothing, nothing, np.empty(0))
         place_U, of_B = np.unique(history.last_B, return_inverse=True)
@@ -189,6 +192,44 @@ class PopularWithinReach(Baseline):
         item_BK = self._first(key_A, bound_U1, k)[of_B]
         request_M, column_M = np.nonzero(item_BK >= 0)
         return Scored(request_M, item_BK[request_M, column_M], -column_M.astype(np.float64))
+
+
+class PopularNearby(Baseline):
+    """The gravity model: visits of an item times how visits thin out with its distance from the user, fitted to how far
+    users went from one visit to the next.
+
+    Args:
+        lat_N, lon_N: places of the items, WGS-84 degrees.
+    """
+
+    name = "popular_nearby"
+
+    def __init__(self, lat_N: DoubleArray, lon_N: DoubleArray) -> None:
+        super().__init__(len(lat_N))
+        self.xyz_N3 = unit_sphere(lat_N, lon_N)
+
+    def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
+        from_M, item_M = moves_of(user_E, item_E)
+        self.decay = DistanceDecay.fit(self.xyz_N3[from_M], item_M, self.xyz_N3, self.visits_N)
+        self._log_visits_N = np.log(self.visits_N + UNSEEN)
+
+    def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:
+        if reach is not None:
+            return self._of(history.last_B, [rows.astype(np.int64) for rows in reach])
+        last_U, of_B = np.unique(history.last_B, return_inverse=True)
+        best_UK = np.full((len(last_U), k), -1, dtype=np.int64)
+        for number, last in enumerate(last_U.tolist()):
+            score_N = self._log_visits_N + self.decay.between(self.xyz_N3[last], self.xyz_N3)
+            order_K = _top(score_N, self._rank_N, min(k, self.items))
+            best_UK[number, : len(order_K)] = order_K
+        return self._of(history.last_B, [row_K[row_K >= 0] for row_K in best_UK[of_B]])
+
+    def _of(self, last_B: AnyArray, rows: Sequence[IntArray]) -> Scored:
+        """Scores of some items of each request."""
+        request_M = np.repeat(np.arange(len(rows)), [len(of_request) for of_request in rows])
+        item_M = np.concatenate([np.empty(0, dtype=np.int64), *rows])
+        decay_M = self.decay.between(self.xyz_N3[last_B[request_M]], self.xyz_N3[item_M])
+        return Scored(request_M, item_M, self._log_visits_N[item_M] + decay_M)
 
 
 class Revisit(Baseline):
@@ -205,7 +246,7 @@ class Revisit(Baseline):
         super().__init__(items)
         self.decay = decay
 
-    def _scored(self, history: _History, k: int, given: bool) -> Scored:
+    def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:
         return Scored.summed(history.request_M, history.item_M, self.decay**history.ago_M, self.items)
 
 
@@ -262,7 +303,7 @@ class ItemCoVisits(Baseline):
         kept_Z[place_Z[order_Z[ranges(np.zeros_like(length_N), length_N) >= self.keep]]] = False
         return kept_Z
 
-    def _scored(self, history: _History, k: int, given: bool) -> Scored:
+    def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:
         recent_M = history.ago_M < self.last
         request_M, item_M = history.request_M[recent_M], history.item_M[recent_M]
         past = Scored.summed(request_M, item_M, self.decay ** history.ago_M[recent_M], self.items)
@@ -270,6 +311,14 @@ class ItemCoVisits(Baseline):
         place = ranges(self._bound_N1[past.item_M], count_M)
         score = np.repeat(past.score_M, count_M) * self._weight_Z[place]
         return Scored.summed(np.repeat(past.request_M, count_M), self._other_Z[place], score, self.items)
+
+
+def _top(score_N: DoubleArray, rank_N: IntArray, k: int) -> IntArray:
+    """The k items of the highest scores, of equal ones the more popular, best first."""
+    least = np.partition(score_N, len(score_N) - k)[len(score_N) - k]
+    some_X = np.flatnonzero(score_N >= least)
+    found: IntArray = some_X[np.lexsort((rank_N[some_X], -score_N[some_X]))[:k]]
+    return found
 
 
 def _found(key_M: IntArray, key_A: IntArray) -> BoolArray:

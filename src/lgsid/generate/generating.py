@@ -14,7 +14,7 @@ import numpy as np
 
 from lgsid.arrays import CodeArray, DoubleArray, IntArray
 from lgsid.config import GenerateConfig
-from lgsid.generate.baselines import ItemCoVisits, PopularWithinReach, Revisit
+from lgsid.generate.baselines import ItemCoVisits, PopularNearby, PopularWithinReach, Revisit
 from lgsid.generate.harness import Evaluation, evaluate
 from lgsid.generate.packing import Packer
 from lgsid.generate.protocol import requests
@@ -141,6 +141,7 @@ def baselines(data: Data, config: GenerateConfig) -> Mapping[str, Recommender]:
     items = len(data.lat_N)
     found = {
         "popular_within_reach": PopularWithinReach(data.lat_N, data.lon_N, config.reach_km),
+        "popular_nearby": PopularNearby(data.lat_N, data.lon_N),
         "item_co_visits": ItemCoVisits(items),
         "revisit": Revisit(items),
     }

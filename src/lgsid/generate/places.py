@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from lgsid.arrays import AnyArray, CodeArray, DoubleArray, FloatArray
 from lgsid.generate.trie import Trie
-from lgsid.geo import km_to_chord
+from lgsid.geo import DECAY_EDGES_KM, km_to_chord
 
-EDGES_KM: DoubleArray = 0.0625 * 2 ** (np.arange(31) / 2)
-"""Edges of the distance buckets: 62 m to 2,048 km, two for each doubling."""
-BUCKETS = len(EDGES_KM) + 1
+BUCKETS = len(DECAY_EDGES_KM) + 1
+"""Of distances."""
 _BITS = 31
 """Of a token in a key."""
 
@@ -62,7 +61,7 @@ class Places(nn.Module):
         super().__init__()
         self.xyz_N3: Tensor
         self.register_buffer("xyz_N3", torch.from_numpy(np.asarray(xyz_N3, dtype=np.float32)), persistent=False)
-        edges = np.square(km_to_chord(EDGES_KM)).astype(np.float32)
+        edges = np.square(km_to_chord(DECAY_EDGES_KM)).astype(np.float32)
         self.edges: Tensor
         self.register_buffer("edges", torch.from_numpy(edges), persistent=False)
 

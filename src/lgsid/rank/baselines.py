@@ -1,6 +1,7 @@
 """Scores that need no training: rows that every ranker has to beat.
 
     popular_within_reach   the visits of an item, for items the user can reach; all others come behind them
+    popular_nearby         the visits of an item, and how far users go: the gravity model (`lgsid.rank.decay`)
     item_co_visits         how often the item is visited next to those the user visited last (and whether it is one)
     revisit                how often the user has visited the item before
 
@@ -23,7 +24,8 @@ import numpy as np
 
 from lgsid.arrays import AnyArray, BoolArray, DoubleArray, IntArray
 from lgsid.errors import DataError, NotFittedError
-from lgsid.geo import haversine_km
+from lgsid.geo import haversine_km, unit_sphere
+from lgsid.rank.decay import UNSEEN, DistanceDecay, moves_of
 from lgsid.rank.loader import Requests
 
 if TYPE_CHECKING:
@@ -131,6 +133,32 @@ class PopularWithinReach(Baseline):
         here = requests.here_lat_deg[:, None], requests.here_lon_deg[:, None]
         near_BC = haversine_km(*here, self.lat_deg_N[item_BC], self.lon_deg_N[item_BC]) <= self.reach_km
         return self.popularity(item_BC) - ~near_BC
+
+
+class PopularNearby(Baseline):
+    """The gravity model: visits of the item times how visits thin out with its distance from the user's place, fitted
+    to how far users went from one visit to the next. Where the user's place is unknown, the visits alone.
+
+    Args:
+        lat_deg_N, lon_deg_N: places of the items, WGS-84 degrees.
+    """
+
+    name = "popular_nearby"
+
+    def __init__(self, lat_deg_N: DoubleArray, lon_deg_N: DoubleArray) -> None:
+        super().__init__(len(lat_deg_N))
+        self.xyz_N3 = unit_sphere(lat_deg_N, lon_deg_N)
+
+    def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
+        from_M, item_M = moves_of(user_E, item_E)
+        self.decay = DistanceDecay.fit(self.xyz_N3[from_M], item_M, self.xyz_N3, self.visits_N)
+
+    def _score(self, requests: Requests, item_E: AnyArray) -> DoubleArray:
+        here_B3 = unit_sphere(requests.here_lat_deg, requests.here_lon_deg)
+        item_BC = requests.candidates
+        decay_BC = self.decay.between(here_B3[:, None], self.xyz_N3[item_BC])
+        score_BC: DoubleArray = np.log(self.visits_N[item_BC] + UNSEEN) + decay_BC
+        return score_BC
 
 
 class Revisit(Baseline):

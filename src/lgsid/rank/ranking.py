@@ -13,7 +13,7 @@ import numpy as np
 
 from lgsid.arrays import DoubleArray, FloatArray, IntArray
 from lgsid.config import RankConfig
-from lgsid.rank.baselines import Baseline, ItemCoVisits, PopularWithinReach, Revisit
+from lgsid.rank.baselines import Baseline, ItemCoVisits, PopularNearby, PopularWithinReach, Revisit
 from lgsid.rank.features import ItemFeatures
 from lgsid.rank.loader import Requests, SampleFolder
 from lgsid.rank.metrics import Samples, measure
@@ -92,7 +92,8 @@ def baseline_scores(samples: SampleFolder, reach_km: float) -> dict[str, dict[st
     lat_N, lon_N = samples.items["lat_deg"].to_numpy(), samples.items["lon_deg"].to_numpy()
     user_E, period_E = samples.users_and_periods()
     rows = len(samples.items)
-    found: list[Baseline] = [PopularWithinReach(lat_N, lon_N, reach_km), Revisit(rows), ItemCoVisits(rows)]
+    places: list[Baseline] = [PopularWithinReach(lat_N, lon_N, reach_km), PopularNearby(lat_N, lon_N)]
+    found = [*places, Revisit(rows), ItemCoVisits(rows)]
     result: dict[str, dict[str, DoubleArray]] = {}
     for baseline in found:
         baseline.fit(user_E, samples.item_E, samples.time_E, period_E == TRAINING)
