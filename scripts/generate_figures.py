@@ -21,6 +21,8 @@ PATHS = {
     "new places": "new/all/hit@5",
 }
 """Panels from left to right."""
+DASHES = (None, (1, 1.5), (3, 1, 1, 1), (4, 2), (6, 2, 1, 2))
+"""Of the lines of what has no codes."""
 
 
 def table2_chart() -> bytes | None:
@@ -52,7 +54,7 @@ def _panel(axes: Any, dataset: str, protocol: str, path: str) -> None:
                 axes.errorbar([statistics.fmean(known)], [row + 0.24 * number - 0.12], xerr=[spread],
                               color=COLOURS[number], marker="os"[number], markersize=6, capsize=2.5, linestyle="none",
                               label=name if method == "lgsid" else None)  # fmt: skip
-    for (beside, name), dashes in zip(BESIDE.items(), (None, (1, 1.5), (4, 2), (6, 2, 1, 2)), strict=True):
+    for (beside, name), dashes in zip(BESIDE.items(), DASHES, strict=True):
         known = [100 * value for value in values(group(dataset, protocol, beside), path)]
         if known:
             axes.axvline(statistics.fmean(known), color=INK if dashes is None else MUTED, linewidth=1.2, label=name,

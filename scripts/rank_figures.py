@@ -110,7 +110,7 @@ def _lines(axes: Any, dataset: str) -> dict[str, Any]:
     """Scores without training, each with a line style of its own; left out what lies far below the dots."""
     low = axes.dataLim.x0
     found = {}
-    for (method, name), dashes in zip(BASELINES.items(), ((1, 1.5), (4, 2), (6, 2, 1, 2)), strict=True):
+    for (method, name), dashes in zip(BASELINES.items(), ((1, 1.5), (3, 1, 1, 1), (4, 2), (6, 2, 1, 2)), strict=True):
         known = values(group(dataset, ("none", None), method), "auc")
         if known and known[0] > low - FAR:
             found[name] = axes.axvline(known[0], color=INK, linestyle=(0, dashes), linewidth=1.1, label=name)

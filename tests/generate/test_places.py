@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from toy_rows import ITEMS, codes, places
 
 from lgsid.generate.places import BUCKETS, SidPlaces, Standing
-from lgsid.geo import DECAY_EDGES_KM
-from lgsid.geo import haversine_km, unit_sphere
+from lgsid.geo import DECAY_EDGES_KM, haversine_km, unit_sphere
 
 
 def of_prefix(codes_NL: np.ndarray, prefix: list[int]) -> np.ndarray:

@@ -29,7 +29,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 def quick(**changes: Any) -> Any:
-    return small(**{"dropout": 0.1, "epochs": 4, "least_updates": 1, "validations": 4, **changes})
+    return small(**{"dropout": 0.1, "epochs": 4, "least_updates": 1, "validations": 4, "learning_rate": 0.1, **changes})
 
 
 def interrupted(training: SequenceTraining, calls: int) -> SequenceTraining:

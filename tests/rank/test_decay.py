@@ -74,7 +74,7 @@ def test_no_moves_and_no_items_beyond_leave_no_surprise() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
 def test_what_is_unknown_weighs_nothing(seed: int) -> None:
-    xyz_N3, mass_N = town()
+    xyz_N3, _ = town()
     fitted = DistanceDecay(np.linspace(3, -3, len(DECAY_EDGES_KM) + 1))
     here_3 = np.where(np.random.default_rng(seed).random(3) < 0.5, np.nan, 0.5)
     between_N = fitted.between(here_3, xyz_N3)

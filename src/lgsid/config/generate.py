@@ -105,8 +105,8 @@ class GenerateConfig(Strict):
     """… and more where that makes fewer updates; early stopping ends what does not help."""
     batch: int = Field(default=16, ge=1)
     """Packed rows per update."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Highest one, by AdamW."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Highest one, by AdamW; SASRec, which has a vector for each item to over-fit with, takes a tenth of it."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Of matrices; embeddings, biases and norms have none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lgsid.arrays import CodeArray, FloatArray, IntArray
 from lgsid.config import GenerateConfig
 from lgsid.generate.beam import CodeDecoder
-from lgsid.generate.places import Places, SidPlaces
+from lgsid.generate.places import Places, SidPlaces, told
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,13 @@ class SequenceModel(nn.Module, ABC):
 
     Attributes:
         name: in configurations and result tables.
+        pace: share of ``config.learning_rate`` that it is trained at.
         config: sizes and options.
         places: of the items; None without ``config.nearness``.
     """
 
     name: ClassVar[str]
+    pace: ClassVar[float] = 1.0
     config: GenerateConfig
     places: Places | None
 
@@ -116,11 +118,8 @@ class Generator(SequenceModel):
     ) -> None:
         super().__init__()
         self.config, self.sizes = config, tuple(sizes)
-        if config.nearness and xyz_N3 is None:
-            raise ValueError("a generator with generate.nearness is made with the places of the items")
-        self.places: SidPlaces | None = None
-        if config.nearness and xyz_N3 is not None:
-            self.places = SidPlaces(codes_NL, xyz_N3)
+        known_N3 = told(config.nearness, xyz_N3)
+        self.places: SidPlaces | None = None if known_N3 is None else SidPlaces(codes_NL, known_N3)
         self.codes_NL: Tensor
         self.register_buffer("codes_NL", torch.from_numpy(codes_NL).long(), persistent=False)
 

@@ -76,6 +76,17 @@ class Places(nn.Module):
         return torch.bucketize(x + y + z, self.edges)
 
 
+def told(nearness: bool, xyz_N3: FloatArray | None) -> FloatArray | None:
+    """The places that a model is made with: none without nearness.
+
+    Raises:
+        ValueError: there is nearness, and there are no places.
+    """
+    if nearness and xyz_N3 is None:
+        raise ValueError("a model with generate.nearness is made with the places of the items")
+    return xyz_N3 if nearness else None
+
+
 class SidPlaces(Places):
     """Where items are, and the middle of those under each prefix.
 

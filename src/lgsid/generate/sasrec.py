@@ -26,7 +26,7 @@ from lgsid.generate.bands import NEVER
 from lgsid.generate.base import BANDS, Packed, SequenceModel
 from lgsid.generate.kernels import Dropout, attend
 from lgsid.generate.nearness import Nearness
-from lgsid.generate.places import Places
+from lgsid.generate.places import Places, told
 from lgsid.generate.softmax import Away, full_cross_entropy, proposal, sampled_cross_entropy
 from lgsid.generate.tokens import GAPS, HOURS_OF_WEEK, gap_bucket, hour_of_week, since_before
 
@@ -52,6 +52,7 @@ class SasRec(SequenceModel):
     """
 
     name = "sasrec"
+    pace = 0.1
 
     def __init__(
         self,
@@ -62,9 +63,8 @@ class SasRec(SequenceModel):
     ) -> None:
         super().__init__()
         self.config = config
-        if config.nearness and xyz_N3 is None:
-            raise ValueError("a model with generate.nearness is made with the places of the items")
-        self.places = Places(xyz_N3) if config.nearness and xyz_N3 is not None else None
+        known_N3 = told(config.nearness, xyz_N3)
+        self.places = None if known_N3 is None else Places(known_N3)
         self.nearness = Nearness(config.dim, 1) if config.nearness else None
         self.items = nn.Embedding(items, config.dim)
         self.bias_N = nn.Parameter(torch.zeros(items))

@@ -101,7 +101,7 @@ class SequenceTraining:
 
     def parameters(self) -> Sequence[dict[str, Any]]:
         """Matrices with weight decay; embeddings, biases and norms without."""
-        rate = self.model.config.learning_rate
+        rate = self.model.config.learning_rate * self.model.pace
         tables = {id(module.weight) for module in self.model.modules() if isinstance(module, nn.Embedding)}
         decayed: list[Tensor] = []
         others: list[Tensor] = []

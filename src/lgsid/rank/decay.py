@@ -112,4 +112,3 @@ def moves_of(user_E: AnyArray, item_E: AnyArray) -> tuple[IntArray, IntArray]:
     """Items that users went from and to: all pairs of one visit and the next of the same user, in order."""
     on_E = np.flatnonzero(user_E[1:] == user_E[:-1])
     return item_E[on_E].astype(np.int64), item_E[on_E + 1].astype(np.int64)
-
