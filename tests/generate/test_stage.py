@@ -26,7 +26,7 @@ from lgsid.generate.stage import generate_items, run_data
 from lgsid.pipeline import GENERATE, SID, execute
 
 NAMES = ["tiger", "sasrec"]
-BASELINES = ["popular_within_reach", "item_co_visits", "revisit"]
+BASELINES = ["popular_within_reach", "popular_nearby", "item_co_visits", "revisit"]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_the_report_tells_of_generators(finished: tuple[RunConfig, RunFolder, di
     section = generate_section(config, metrics)
     tables = [block for block in section.blocks if isinstance(block, Table)]
     assert [row[0] for row in tables[0].rows] == [
-        "TIGER", "SASRec (no codes)", "popular within reach", "item co-visits", "visited before",
+        "TIGER", "SASRec (no codes)", "popular within reach", "popular nearby", "item co-visits", "visited before",
     ]  # fmt: skip
     hit = metrics["recommenders"]["tiger"]["reachable"]["all"]["hit@5"]
     assert tables[1].rows[0][1] == percent(hit)

@@ -75,7 +75,7 @@ def test_figures(finished: tuple[RunFolder, dict[str, Any]]) -> None:
     run, key = finished
     metrics = read_json(run.path("4_rank", "metrics.json"))
     assert list(metrics["rankers"]) == NAMES
-    assert len(metrics["baselines"]) == 3
+    assert len(metrics["baselines"]) == 4
     for name, figures in {**metrics["rankers"], **metrics["baselines"]}.items():
         assert 0 < figures["auc"] < 1
         assert key[f"{name}_auc"] == figures["auc"]
