@@ -159,8 +159,11 @@ def test_verdicts_ask_for_a_look_where_baselines_win_or_reach_is_left() -> None:
         return {"catalogue": found, "reachable": found}
 
     rows = {"tiger": figures(0.1, 0.02), "revisit": figures(0.2, 0.0)}
-    assert {verdict.status for verdict in generate_verdicts({"recommenders": rows})} == {"look"}
-    assert list(generate_verdicts({"recommenders": {"revisit": figures(0.2, 0.0)}})) == []
+    rising = [{"step": step, "epoch": step / 2, "metrics": {"score": step / 10}} for step in range(3)]
+    course = {"stopped_early": False, "validations": rising}
+    found = list(generate_verdicts({"recommenders": rows, "training": {"tiger": course}}))
+    assert [verdict.status for verdict in found] == ["look"] * 3
+    assert list(generate_verdicts({"recommenders": {"revisit": figures(0.2, 0.0)}, "training": {}})) == []
 
 
 def test_the_report_tells_of_preference_alignment(finished: tuple[RunConfig, RunFolder, dict[str, Any]]) -> None:

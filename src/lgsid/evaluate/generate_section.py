@@ -8,6 +8,7 @@ from typing import Any
 from lgsid.config import RunConfig
 from lgsid.evaluate.document import Block, Code, Details, Section, Strong, Table, Verdict, number, percent, table, text
 from lgsid.evaluate.rank_verdicts import BASELINES
+from lgsid.evaluate.training_verdicts import training_verdict
 
 NAMES = {"tiger": "TIGER", "onerec": "OneRec", "sasrec": "SASRec (no codes)"}
 """What the trained recommenders are called."""
@@ -198,3 +199,7 @@ def generate_verdicts(generation: Mapping[str, Any]) -> Iterator[Verdict]:
             "good" if worst == 0 else "look", "Can everything that is recommended be reached?",
             f"{percent(1 - worst)} with reachable-first decoding", "100 %",
         )  # fmt: skip
+    question = "Have generators learnt all they can?"
+    enough = training_verdict(question, generation["training"], recommender_name, "generate.epochs")
+    if enough is not None:
+        yield enough
