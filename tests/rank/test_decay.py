@@ -22,12 +22,12 @@ def town(seed: int = 0) -> tuple[DoubleArray, IntArray]:
     return xyz_N3, rng.zipf(1.6, ITEMS).clip(max=300).astype(np.int64)
 
 
-def moves(log_f_B: DoubleArray, xyz_N3: DoubleArray, mass_N: IntArray) -> tuple[DoubleArray, IntArray]:
-    """Moves that go by a decay: where each began, and the item it went to."""
+def moves(log_f_B: DoubleArray, xyz_N3: DoubleArray, mass_N: IntArray) -> tuple[IntArray, IntArray]:
+    """Moves that go by a decay: the items where each began and ended."""
     rng = np.random.default_rng(1)
     from_M = rng.integers(0, ITEMS, MOVES)
     log_MN = np.log(mass_N + UNSEEN) + log_f_B[bands_between(xyz_N3[from_M, None], xyz_N3)]
-    return xyz_N3[from_M], (log_MN + rng.gumbel(size=log_MN.shape)).argmax(1)
+    return from_M, (log_MN + rng.gumbel(size=log_MN.shape)).argmax(1)
 
 
 def test_bands_are_those_of_the_great_circle() -> None:
@@ -42,9 +42,9 @@ def test_a_known_decay_is_found_again(power: float) -> None:
     xyz_N3, mass_N = town()
     middle_B = np.concatenate([[0.05], np.sqrt(DECAY_EDGES_KM[:-1] * DECAY_EDGES_KM[1:]), [3_000.0]])
     known_B = -power * np.log(middle_B)
-    from_M3, item_M = moves(known_B, xyz_N3, mass_N)
-    found_B = DistanceDecay.fit(from_M3, item_M, xyz_N3, mass_N).log_f_B
-    often_B = np.bincount(bands_between(from_M3, xyz_N3[item_M]), minlength=len(known_B)) > 100
+    from_M, to_M = moves(known_B, xyz_N3, mass_N)
+    found_B = DistanceDecay.fit(from_M, to_M, xyz_N3, mass_N).log_f_B
+    often_B = np.bincount(bands_between(xyz_N3[from_M], xyz_N3[to_M]), minlength=len(known_B)) > 100
     assert often_B.sum() > 5
     difference = (found_B - known_B)[often_B]
     assert difference == pytest.approx(np.full(len(difference), difference.mean()), abs=0.25)
@@ -52,21 +52,21 @@ def test_a_known_decay_is_found_again(power: float) -> None:
 
 def test_a_sample_of_the_items_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     xyz_N3, mass_N = town()
-    from_M3, item_M = moves(-np.arange(len(DECAY_EDGES_KM) + 1) / 4, xyz_N3, mass_N)
-    whole = DistanceDecay.fit(from_M3, item_M, xyz_N3, mass_N).log_f_B
+    from_M, to_M = moves(-np.arange(len(DECAY_EDGES_KM) + 1) / 4, xyz_N3, mass_N)
+    whole = DistanceDecay.fit(from_M, to_M, xyz_N3, mass_N).log_f_B
     monkeypatch.setattr(decay, "_ITEMS", 1_000)
     monkeypatch.setattr(decay, "_AT_ONCE", 5_000)
-    drawn = DistanceDecay.fit(from_M3, item_M, xyz_N3, mass_N).log_f_B
-    often_B = np.bincount(bands_between(from_M3, xyz_N3[item_M]), minlength=len(whole)) > 100
+    drawn = DistanceDecay.fit(from_M, to_M, xyz_N3, mass_N).log_f_B
+    often_B = np.bincount(bands_between(xyz_N3[from_M], xyz_N3[to_M]), minlength=len(whole)) > 100
     assert drawn[often_B] == pytest.approx(whole[often_B], abs=0.3)
 
 
 def test_no_moves_and_no_items_beyond_leave_no_surprise() -> None:
     xyz_N3, mass_N = town()
-    nothing = DistanceDecay.fit(np.empty((0, 3)), np.empty(0, dtype=np.int64), xyz_N3, mass_N)
+    nothing = DistanceDecay.fit(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), xyz_N3, mass_N)
     assert (nothing.log_f_B == 0).all()
-    from_M3, item_M = moves(-np.arange(len(DECAY_EDGES_KM) + 1) / 4, xyz_N3, mass_N)
-    found_B = DistanceDecay.fit(from_M3, item_M, xyz_N3, mass_N).log_f_B
+    from_M, to_M = moves(-np.arange(len(DECAY_EDGES_KM) + 1) / 4, xyz_N3, mass_N)
+    found_B = DistanceDecay.fit(from_M, to_M, xyz_N3, mass_N).log_f_B
     assert np.isfinite(found_B).all()
     assert len(set(found_B[-8:].tolist())) == 1, "no item is hundreds of kilometres away: as the farthest that are"
 
@@ -79,6 +79,14 @@ def test_what_is_unknown_weighs_nothing(seed: int) -> None:
     here_3 = np.where(np.random.default_rng(seed).random(3) < 0.5, np.nan, 0.5)
     between_N = fitted.between(here_3, xyz_N3)
     assert (between_N == 0).all() == bool(np.isnan(here_3).any())
+
+
+def test_of_many_visits_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decay, "_LOOKED", 50)
+    user_E, item_E = np.repeat(np.arange(100), 3), np.tile([7, 8, 9], 100)
+    from_M, to_M = moves_of(user_E, item_E)
+    assert 10 < len(from_M) <= 50
+    assert set(zip(from_M.tolist(), to_M.tolist(), strict=True)) == {(7, 8), (8, 9)}
 
 
 def test_moves_are_of_one_user() -> None:

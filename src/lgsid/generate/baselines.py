@@ -209,8 +209,7 @@ class PopularNearby(Baseline):
         self.xyz_N3 = unit_sphere(lat_N, lon_N)
 
     def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
-        from_M, item_M = moves_of(user_E, item_E)
-        self.decay = DistanceDecay.fit(self.xyz_N3[from_M], item_M, self.xyz_N3, self.visits_N)
+        self.decay = DistanceDecay.fit(*moves_of(user_E, item_E), self.xyz_N3, self.visits_N)
         self._log_visits_N = np.log(self.visits_N + UNSEEN)
 
     def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:

@@ -150,8 +150,7 @@ class PopularNearby(Baseline):
         self.xyz_N3 = unit_sphere(lat_deg_N, lon_deg_N)
 
     def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
-        from_M, item_M = moves_of(user_E, item_E)
-        self.decay = DistanceDecay.fit(self.xyz_N3[from_M], item_M, self.xyz_N3, self.visits_N)
+        self.decay = DistanceDecay.fit(*moves_of(user_E, item_E), self.xyz_N3, self.visits_N)
 
     def _score(self, requests: Requests, item_E: AnyArray) -> DoubleArray:
         here_B3 = unit_sphere(requests.here_lat_deg, requests.here_lon_deg)

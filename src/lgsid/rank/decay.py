@@ -23,7 +23,7 @@ from lgsid.geo import DECAY_EDGES_KM, km_to_chord
 
 UNSEEN = 0.5
 """Visits that every item has beside those that were counted (Krichevsky and Trofimov's estimate of a share)."""
-_MOVES, _ITEMS, _ROUNDS = 4_000, 20_000, 100
+_LOOKED, _MOVES, _ITEMS, _ROUNDS = 200_000, 4_000, 20_000, 100
 _AT_ONCE = 1 << 21
 """Distances that exist at once."""
 
@@ -39,27 +39,27 @@ class DistanceDecay:
     log_f_B: DoubleArray
 
     @classmethod
-    def fit(cls, from_M3: DoubleArray, item_M: AnyArray, xyz_N3: DoubleArray, mass_N: AnyArray, seed: int = 0) -> Self:
-        """Fit to moves; of many moves or items to a sample.
+    def fit(cls, from_M: AnyArray, to_M: AnyArray, xyz_N3: DoubleArray, mass_N: AnyArray, seed: int = 0) -> Self:
+        """Fit to moves from item to item; of many moves or items to a sample.
 
         Args:
-            from_M3: where each began, on the unit sphere.
-            item_M: row of the item that it went to.
+            from_M, to_M: rows of the items, see `moves_of`.
             xyz_N3: places of the items, on the unit sphere.
             mass_N: visits of each item.
             seed: of the samples.
         """
         rng = np.random.default_rng(seed)
-        if len(item_M) > _MOVES:
-            chosen = rng.choice(len(item_M), _MOVES, replace=False)
-            from_M3, item_M = from_M3[chosen], item_M[chosen]
+        if len(to_M) > _MOVES:
+            chosen = rng.choice(len(to_M), _MOVES, replace=False)
+            from_M, to_M = from_M[chosen], to_M[chosen]
+        from_M3 = xyz_N3[from_M]
         weight_N = mass_N + UNSEEN
         to_N3 = xyz_N3
         if len(xyz_N3) > _ITEMS:  # drawn by their weight, so that all that are drawn weigh the same
             to_N3 = xyz_N3[rng.choice(len(xyz_N3), _ITEMS, p=weight_N / weight_N.sum())]
             weight_N = np.ones(_ITEMS)
         bands = len(DECAY_EDGES_KM) + 1
-        went_B = np.bincount(bands_between(from_M3, xyz_N3[item_M]), minlength=bands)
+        went_B = np.bincount(bands_between(from_M3, xyz_N3[to_M]), minlength=bands)
         mass_MB = _mass_by_band(from_M3, to_N3, weight_N, bands)
         known_B = mass_MB.sum(0) > 0
         if not known_B.any():
@@ -108,7 +108,15 @@ def _mass_by_band(from_M3: DoubleArray, to_N3: DoubleArray, weight_N: AnyArray, 
     return found
 
 
-def moves_of(user_E: AnyArray, item_E: AnyArray) -> tuple[IntArray, IntArray]:
-    """Items that users went from and to: all pairs of one visit and the next of the same user, in order."""
-    on_E = np.flatnonzero(user_E[1:] == user_E[:-1])
-    return item_E[on_E].astype(np.int64), item_E[on_E + 1].astype(np.int64)
+def moves_of(user_E: AnyArray, item_E: AnyArray, seed: int = 0) -> tuple[IntArray, IntArray]:
+    """Items that users went from and to: one visit and the next of the same user; of many visits a sample.
+
+    Args:
+        user_E, item_E: user and item of each visit, sorted by user and time.
+        seed: of the sample.
+    """
+    at_E = np.arange(max(0, len(user_E) - 1))
+    if len(at_E) > _LOOKED:
+        at_E = np.unique(np.random.default_rng(seed).integers(0, len(user_E) - 1, _LOOKED))
+    at_E = at_E[user_E[at_E] == user_E[at_E + 1]]
+    return item_E[at_E].astype(np.int64), item_E[at_E + 1].astype(np.int64)
