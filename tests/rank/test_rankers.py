@@ -374,6 +374,6 @@ def test_training_knows_nothing_of_what_comes_after(
         assert all(torch.equal(one[key], two[key]) for key in one), group
     monkeypatch.setattr(ranking, "MEASURED", ("train",))
     one, two = (ranking.baseline_scores(samples, reach_km=2.0) for samples in (toy, other))
-    assert len(one) == 3
+    assert len(one) == 4
     for name, scores in one.items():
         assert np.array_equal(scores["train"], two[name]["train"]), name
