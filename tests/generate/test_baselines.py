@@ -62,7 +62,9 @@ def test_popular_nearby() -> None:
     assert ranked[0] % 2, "what is near, in the other town"
     here = places()[0][3], places()[1][3]
     km_N = haversine_km(*here, *places())
-    score_N = np.log(fitted.visits_N + 0.5) + fitted.decay.log_f_B[np.searchsorted(DECAY_EDGES_KM, km_N, "right")]
+    score_N = (
+        np.log(fitted.visits_N + 0.5) + fitted.gravity.decay.log_f_B[np.searchsorted(DECAY_EDGES_KM, km_N, "right")]
+    )
     assert (np.diff(score_N[ranked]) <= 1e-12).all()
     assert fitted.top(asked(DIARY, 5), 4, [np.array([11, 3, 2])])[0].tolist()[0] == 2
 

@@ -93,7 +93,7 @@ def test_where_the_place_is_unknown_nothing_is_within_reach() -> None:
 
 
 # --- Popular nearby ---------------------------------------------------------------------------------------------------
-def test_what_is_near_comes_first_unless_something_farther_is_far_more_popular() -> None:
+def test_what_is_near_comes_first_and_of_what_is_equally_far_the_more_popular() -> None:
     back_and_forth = [(n % 2, n, 0) for n in range(40)]
     nearby = fitted_on(PopularNearby(LAT, LON), visits_of(back_and_forth, [(4, 0, 0)] * 10, [(5, 0, 0)]))
     score_BC = nearby.score(requests_of([[0, 1, 4, 5]], [0], [1]), STREET.item_E)

@@ -1,4 +1,4 @@
-"""The gravity model: a decay that is known is found again, nothing of it depends on masses, and gaps are bridged."""
+"""The gravity model: a decay that is known is found again, samples find the same, and gaps are bridged."""
 
 from __future__ import annotations
 

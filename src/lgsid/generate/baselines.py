@@ -29,7 +29,7 @@ from lgsid.generate.harness import Reach
 from lgsid.generate.packing import ranges
 from lgsid.geo import unit_sphere
 from lgsid.rank.baselines import visits_of_items
-from lgsid.rank.decay import UNSEEN, DistanceDecay, moves_of
+from lgsid.rank.decay import Gravity
 from lgsid.rank.visits import TRAINING, Visits
 
 
@@ -209,8 +209,7 @@ class PopularNearby(Baseline):
         self.xyz_N3 = unit_sphere(lat_N, lon_N)
 
     def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
-        self.decay = DistanceDecay.fit(*moves_of(user_E, item_E), self.xyz_N3, self.visits_N)
-        self._log_visits_N = np.log(self.visits_N + UNSEEN)
+        self.gravity = Gravity.fit(self.xyz_N3, self.visits_N, user_E, item_E)
 
     def _scored(self, history: _History, k: int, reach: Sequence[AnyArray] | None) -> Scored:
         if reach is not None:
@@ -218,7 +217,7 @@ class PopularNearby(Baseline):
         last_U, of_B = np.unique(history.last_B, return_inverse=True)
         best_UK = np.full((len(last_U), k), -1, dtype=np.int64)
         for number, last in enumerate(last_U.tolist()):
-            score_N = self._log_visits_N + self.decay.between(self.xyz_N3[last], self.xyz_N3)
+            score_N = self.gravity.scores(self.xyz_N3[last], np.arange(self.items))
             order_K = _top(score_N, self._rank_N, min(k, self.items))
             best_UK[number, : len(order_K)] = order_K
         return self._of(history.last_B, [row_K[row_K >= 0] for row_K in best_UK[of_B]])
@@ -227,8 +226,7 @@ class PopularNearby(Baseline):
         """Scores of some items of each request."""
         request_M = np.repeat(np.arange(len(rows)), [len(of_request) for of_request in rows])
         item_M = np.concatenate([np.empty(0, dtype=np.int64), *rows])
-        decay_M = self.decay.between(self.xyz_N3[last_B[request_M]], self.xyz_N3[item_M])
-        return Scored(request_M, item_M, self._log_visits_N[item_M] + decay_M)
+        return Scored(request_M, item_M, self.gravity.scores(self.xyz_N3[last_B[request_M]], item_M))
 
 
 class Revisit(Baseline):

@@ -25,7 +25,7 @@ import numpy as np
 from lgsid.arrays import AnyArray, BoolArray, DoubleArray, IntArray
 from lgsid.errors import DataError, NotFittedError
 from lgsid.geo import haversine_km, unit_sphere
-from lgsid.rank.decay import UNSEEN, DistanceDecay, moves_of
+from lgsid.rank.decay import Gravity
 from lgsid.rank.loader import Requests
 
 if TYPE_CHECKING:
@@ -150,14 +150,11 @@ class PopularNearby(Baseline):
         self.xyz_N3 = unit_sphere(lat_deg_N, lon_deg_N)
 
     def _fit(self, user_E: AnyArray, item_E: AnyArray, time_E: AnyArray) -> None:
-        self.decay = DistanceDecay.fit(*moves_of(user_E, item_E), self.xyz_N3, self.visits_N)
+        self.gravity = Gravity.fit(self.xyz_N3, self.visits_N, user_E, item_E)
 
     def _score(self, requests: Requests, item_E: AnyArray) -> DoubleArray:
         here_B3 = unit_sphere(requests.here_lat_deg, requests.here_lon_deg)
-        item_BC = requests.candidates
-        decay_BC = self.decay.between(here_B3[:, None], self.xyz_N3[item_BC])
-        score_BC: DoubleArray = np.log(self.visits_N[item_BC] + UNSEEN) + decay_BC
-        return score_BC
+        return self.gravity.scores(here_B3[:, None], requests.candidates)
 
 
 class Revisit(Baseline):

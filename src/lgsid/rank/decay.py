@@ -81,6 +81,39 @@ class DistanceDecay:
         return found
 
 
+@dataclass(frozen=True)
+class Gravity:
+    """Masses, places and the decay between them: what draws users to items.
+
+    Attributes:
+        xyz_N3: places of the items, on the unit sphere.
+        log_mass_N: logarithms of their visits.
+        decay: with distance.
+    """
+
+    xyz_N3: DoubleArray
+    log_mass_N: DoubleArray
+    decay: DistanceDecay
+
+    @classmethod
+    def fit(cls, xyz_N3: DoubleArray, visits_N: AnyArray, user_E: AnyArray, item_E: AnyArray) -> Self:
+        """Fit to visits.
+
+        Args:
+            xyz_N3: places of the items, on the unit sphere.
+            visits_N: visits of each item.
+            user_E, item_E: user and item of each visit, sorted by user and time.
+        """
+        decay = DistanceDecay.fit(*moves_of(user_E, item_E), xyz_N3, visits_N)
+        return cls(xyz_N3, np.log(visits_N + UNSEEN), decay)
+
+    def scores(self, from_M3: DoubleArray, item_M: AnyArray) -> DoubleArray:
+        """log of mass times decay (…) of items (…), seen from places (…, 3) on the unit sphere; of a place that is NaN
+        the mass alone."""
+        found: DoubleArray = self.log_mass_N[item_M] + self.decay.between(from_M3, self.xyz_N3[item_M])
+        return found
+
+
 def bands_between(from_M3: DoubleArray, to_M3: DoubleArray) -> IntArray:
     """Band of the distance between places (…, 3) and (…, 3) on the unit sphere."""
     squared = sum(np.square(from_M3[..., axis] - to_M3[..., axis]) for axis in range(3))
