@@ -70,17 +70,16 @@ SHORT = {
     ),
     "sasrec": ("generate.epochs=8", "generate.validations=8", "generate.dropout=0.4"),
     "onerec": (
-        "generate.epochs=1",
-        "generate.least_updates=1",
-        "generate.validations=2",
+        "generate.epochs=3",
+        "generate.least_updates=300",
+        "generate.validations=3",
         "generate.learning_rate=0.016",
-        "generate.preference.share=0.03",
+        "generate.preference.share=0.01",
     ),
 }
 """Training, the same for every method: what two cores can pay. Three passes of TIGER at a higher learning
-rate, which do what eight do at .003 (docs/experiments.md). One pass of OneRec at the same rate, whose lists
-write a visit up to three times, and one round of preference alignment on 3 % of the requests. SASRec has what suits it
-best: more dropout and more passes, with early stopping."""
+rate, which do what eight do at .003 (docs/experiments.md). OneRec the same, and then one round of preference alignment
+on 1 % of the requests. SASRec has what suits it best: more dropout and more passes, with early stopping."""
 
 
 @dataclass(frozen=True)

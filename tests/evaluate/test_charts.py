@@ -10,6 +10,7 @@ import pytest
 from lgsid.data.describe.distance import Band, DistanceCurve, wilson
 from lgsid.evaluate.charts import coverage_radar, neighbour_chart, radius_chart, reconstruction_chart, usage_chart
 from lgsid.evaluate.distance_charts import conversion_chart, reach_chart
+from lgsid.evaluate.plots import drawing, percent_axis
 
 LEVELS = (("province", "province"), ("city", "city"), ("district", "district"))
 
@@ -60,3 +61,21 @@ def test_charts_show_their_numbers() -> None:
     assert coverage_radar({0.5: [3], 0.9: [8]}, [8]) != coverage_radar({0.5: [2], 0.9: [8]}, [8])
     assert coverage_radar({0.5: [3], 0.9: [8]}, [8]) != coverage_radar({0.5: [3], 0.9: [8]}, [9])
     assert reach_chart(curve(0, 0)) != conversion_chart(curve(100, 10))
+
+
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ((0.0, 0.5, 1.0), ["0%", "50%", "100%"]),
+        ((0.0, 0.025, 0.05), ["0.0%", "2.5%", "5.0%"]),
+        ((0.97, 0.975, 0.98), ["97.0%", "97.5%", "98.0%"]),
+        ((0.0, 0.0025), ["0.00%", "0.25%"]),
+    ],
+)
+def test_percent_axes_have_the_decimals_that_their_ticks_need(ticks: tuple[float, ...], labels: list[str]) -> None:
+    with drawing(2.0) as figure:
+        axes = figure.add_subplot()
+        axes.set_yticks(ticks)
+        percent_axis(axes.yaxis)
+        figure.canvas.draw()
+        assert [label.get_text() for label in axes.get_yticklabels()] == labels

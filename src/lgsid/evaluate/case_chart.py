@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _ORDINALS = {1: "First", 2: "Second"}
 _SHOWN, _SHOWN_BESIDE = 24, 12
+_HEADROOM = 1.45
+"""Height of the axis in tallest bars: the note stands above them."""
 
 
 def case_chart(case: CaseStudy) -> bytes:
@@ -55,6 +57,8 @@ def _bars(axes: Axes, spread: Spread, items: int, shown: int, when: str) -> None
     if when:
         axes.set_title(f"{when}{_ORDINALS[spread.level].lower()} tokens", fontsize=11, pad=6)
     axes.grid(visible=False, axis="x")
+    tallest = max(float(share.max(initial=0.0)), float(spread.city_share[: len(places)].max(initial=0.0)))
+    axes.set_ylim(0, max(_HEADROOM * tallest, axes.get_ylim()[1]))  # the row shares it
     axes.text(0.99, 0.95, _note(spread, shown), transform=axes.transAxes, ha="right", va="top", fontsize=9, color=INK)
     percent_axis(axes.yaxis)
 

@@ -32,8 +32,10 @@ def neighbour_chart(geography: Mapping[str, Any], levels: Sequence[tuple[str, st
             random = [geography["random"][key]] * len(ks)
             axes.plot(range(len(ks)), random, color=COLOURS[number], linestyle=(0, (1, 2)))
             for place, (k, share) in enumerate(zip(ks, shares, strict=True)):
-                others = [geography["at"][k][other] or 0.0 for other, _ in levels if other != key]
-                crowded = any(0 <= other - share < 0.1 for other in others)
+                drawn = [geography["at"][k][above] or 0.0 for above, _ in levels[:number]]
+                if any(f"{other:.2f}" == f"{share:.2f}" for other in drawn):
+                    continue  # a line under another one has the same number
+                crowded = any(0 < (geography["at"][k][other] or 0.0) - share < 0.1 for other, _ in levels)
                 axes.annotate(f"{share:.2f}", (place, share), (0, -15 if crowded else 7), textcoords="offset points",
                               ha="center", fontsize=9.5, color=COLOURS[number])  # fmt: skip
         axes.plot([], [], color=MUTED, linestyle=(0, (1, 2)), label="random pairs")

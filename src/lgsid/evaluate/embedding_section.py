@@ -26,7 +26,7 @@ def embedding_section(results: Results, geography: Mapping[str, Any]) -> Section
     searched = f"a sample of {geography['queries']:,} items" if sampled else f"all {geography['items']:,} items"
     blocks: list[Block] = [
         text(
-            "Encoder ", Code(results.encoder), ", prompt ", Code(results.prompt),
+            *_made_by(results),
             f". For {searched} the K items of the highest cosine similarity were searched among all items, and it was "
             "counted how many of them lie in the same province, city and district (P@K, C@K and T@K in the LGSID "
             "paper). Regions are compared by their whole path, so that districts of the same name in two cities are "
@@ -45,6 +45,14 @@ def embedding_section(results: Results, geography: Mapping[str, Any]) -> Section
             f"Line chart of neighbour shares by K. Of the {k} nearest neighbours {words}.",
         ))  # fmt: skip
     return Section("embedding", "Embeddings: nearest neighbours on the map", tuple(blocks))
+
+
+def _made_by(results: Results) -> list[str | Code]:
+    """What the embeddings are of."""
+    if results.alignment is None:
+        return ["Encoder ", Code(results.encoder), ", prompt ", Code(results.prompt)]
+    base = results.manifests.get("2_align", {}).get("metrics", {}).get("encoder", "unknown encoder")
+    return ["Encoder ", Code(str(base)), " after alignment, prompt ", Code(results.prompt)]
 
 
 def _neighbour_table(geography: Mapping[str, Any]) -> Table:

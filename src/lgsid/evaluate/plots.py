@@ -13,6 +13,8 @@ from io import BytesIO
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -118,10 +120,16 @@ def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
 
 
 def percent_axis(axis: Axis) -> None:
-    """Label an axis of shares in percent."""
+    """Label an axis of shares in percent, with as many decimals as its ticks need."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    class AsNeeded(PercentFormatter):
+        def set_locs(self, locs: list[float]) -> None:
+            super().set_locs(locs)
+            exact = (number for number in (0, 1) if np.allclose(np.round(locs, 2 + number), locs, atol=1e-6))
+            self.decimals = next(exact, 2)
+
+    axis.set_major_formatter(AsNeeded(xmax=1.0))
 
 
 @lru_cache(maxsize=1)
