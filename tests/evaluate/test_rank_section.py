@@ -53,10 +53,11 @@ def ranking(effects: dict[str, float], baseline: float = 0.2) -> dict[str, Any]:
         for ranker, (score_S,) in scores.items():
             rankers[ranker] = measure(score_S, known)
             courses[ranker] = {
+                "stopped_early": False,
                 "validations": [
                     {"step": step, "epoch": step / 2, "metrics": {"score": 0.6 + 0.1 * (step == 1)}}
                     for step in range(4)
-                ]
+                ],
             }
         found = bootstrap_auc(scores, known.label_S, known.user_S, replicates=100)
         gains[name] = found.difference(name, f"{name}_without_sid").to_json()
@@ -111,8 +112,8 @@ def test_a_ranker_below_a_baseline_is_named() -> None:
     good, poor = ranking({"din": 1.5}), ranking({"din": 1.5}, baseline=9.0)
     assert "Every ranker is above it." in words(good)
     assert "Not above it: DIN." in words(poor)
-    assert [verdict.status for verdict in rank_verdicts(good)] == ["good", "good"]
-    assert [verdict.status for verdict in rank_verdicts(poor)] == ["good", "look"]
+    assert [verdict.status for verdict in rank_verdicts(good)] == ["good", "good", "good"]
+    assert [verdict.status for verdict in rank_verdicts(poor)] == ["good", "look", "good"]
     assert next(verdict.status for verdict in rank_verdicts(ranking({"din": 1.5, "sim": 0.0}))) == "look"
 
 
@@ -132,7 +133,8 @@ def test_rankers_in_one_form_have_nothing_to_compare() -> None:
     assert "nothing to tell the codes' part by" in words(found)
     assert not [block for block in rank_section(CONFIG, found).blocks if isinstance(block, Figure)]
     assert rank_key_figure(found) is None
-    assert len(list(rank_verdicts(found))) == 1  # the one about baselines
+    questions = [verdict.question for verdict in rank_verdicts(found)]
+    assert questions == ["Are rankers better than scores without training?", "Have rankers learnt all they can?"]
     assert tables(found)["Rankers and scores without training, on the test requests"].rows[0][0] == "DIN"
 
 
@@ -174,11 +176,24 @@ def test_a_report_has_the_section_where_rankers_were_trained_and_only_there(fake
     )
     assert run.path("5_report", "figures/rank_gain.png").read_bytes().startswith(b"\x89PNG")
     questions = [verdict["question"] for verdict in read_json(run.path("5_report", "metrics.json"))["verdicts"]]
-    assert questions[-2:] == ["Do the codes help the rankers?", "Are rankers better than scores without training?"]
+    assert questions[-3:] == [
+        "Do the codes help the rankers?",
+        "Are rankers better than scores without training?",
+        "Have rankers learnt all they can?",
+    ]
     run.path("4_rank", "metrics.json").unlink()
     run.path("5_report", "figures/rank_gain.png").unlink()
     write_report(CONFIG, run)
     assert pages(run) == without
+
+
+def test_a_ranker_that_was_still_learning_is_named() -> None:
+    found = ranking({"din": 1.5})
+    found["training"]["din_without_sid"]["validations"][-1]["metrics"]["score"] = 0.71
+    (verdict,) = (verdict for verdict in rank_verdicts(found) if "learnt" in verdict.question)
+    assert verdict.status == "look"
+    assert verdict.answer.startswith("DIN without codes rose by 4.8")
+    assert "rank.epochs" in verdict.wanted
 
 
 def test_there_are_still_eight_key_figures(fake_run: FakeRun) -> None:

@@ -31,6 +31,13 @@ def test_how_much_a_score_rose_at_the_end(scores: Sequence[float], stopped_early
     assert rise_at_end(course(scores, stopped_early)) == pytest.approx(rise)
 
 
+def test_a_score_that_begins_at_chance_counts_from_there() -> None:
+    rising = course((0.5, 0.70, 0.75))
+    assert rise_at_end(rising, chance=0.5) == pytest.approx(0.2)
+    assert rise_at_end(rising) == pytest.approx(0.05 / 0.75)
+    assert rise_at_end(course((0.40, 0.45, 0.48)), chance=0.5) == 0.0
+
+
 def test_the_verdict_names_who_has_more_to_learn() -> None:
     courses = {"tiger": course((0.01, 0.12, 0.15)), "sasrec": course((0.01, 0.15, 0.1505))}
     found = training_verdict("Enough?", courses, str.upper, "generate.epochs")

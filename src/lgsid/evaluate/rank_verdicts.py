@@ -7,6 +7,7 @@ from typing import Any
 
 from lgsid.evaluate.document import KeyFigure, Verdict
 from lgsid.evaluate.rank_charts import Gain, signed
+from lgsid.evaluate.training_verdicts import training_verdict
 from lgsid.rank.stage import WITHOUT
 
 BASELINES = {
@@ -21,6 +22,11 @@ BASELINES = {
 def ranker_name(name: str) -> str:
     """A ranker's name, without what it was given: "din_without_sid" is DIN."""
     return name.removesuffix(f"_{WITHOUT}").upper()
+
+
+def _full_name(name: str) -> str:
+    """A ranker's name, with what it was given."""
+    return f"{ranker_name(name)} without codes" if name.endswith(WITHOUT) else ranker_name(name)
 
 
 def gains_of(ranking: Mapping[str, Any]) -> list[Gain]:
@@ -70,6 +76,10 @@ def rank_verdicts(ranking: Mapping[str, Any]) -> Iterator[Verdict]:
             f"{ranker_name(least)} {auc:.3f}, the lowest; {best[0]} {best[1]:.3f}",
             "AUC of every ranker above that of the best such score",
         )  # fmt: skip
+    question = "Have rankers learnt all they can?"
+    enough = training_verdict(question, ranking["training"], _full_name, "rank.epochs", chance=0.5)
+    if enough is not None:
+        yield enough
 
 
 def rank_key_figure(ranking: Mapping[str, Any]) -> KeyFigure | None:
