@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,6 @@ from lgsid.generate.metrics import measure, unnamed_share, unreachable_share
 from lgsid.generate.packing import Packer, user_places
 from lgsid.geo import haversine_km, km_to_chord, unit_sphere
 from lgsid.rank.reach import WithinReach
-from lgsid.rank.visits import Visits
 
 Mode = Literal["catalogue", "reachable", "new"]
 MODES: tuple[Mode, ...] = ("catalogue", "reachable", "new")
@@ -113,76 +113,90 @@ def evaluate(
     """
     if not len(event_R):
         raise DataError("there are no requests to measure a recommender on", "see lgsid.generate.protocol.requests")
-    visits, lat_N, lon_N = packer.visits, packer.lat_N, packer.lon_N
-    target_R, here_R = visits.item_E[event_R], user_places(visits, event_R, lat_N, lon_N)
-    within_R = haversine_km(*here_R, lat_N[target_R], lon_N[target_R]) <= reach_km
+    asked, k = _Asked(packer, event_R, reach_km), max(ks)
     figures: dict[str, Any] = {
         "requests": len(event_R),
         "reach_km": reach_km,
-        "target_within_reach_share": float(within_R.mean()),
+        "target_within_reach_share": asked.target_within_reach_share(),
     }
     ranked: dict[str, CodeArray] = {}
-    reach = Reach(lat_N, lon_N, reach_km) if set(modes) - {"catalogue"} else None
     for mode in modes:
-        place_A = np.flatnonzero(visits.new_E[event_R]) if mode == "new" else np.arange(len(event_R))
+        place_A = asked.places(mode)
         if not len(place_A):
             continue
-        allowed = _allowed(mode, visits, event_R, here_R, reach)
-        ranked_AK, seconds = _ask(recommender, packer, event_R, place_A, max(ks), allowed, batch)
-        here_A = here_R[0][place_A], here_R[1][place_A]
-        figures[mode] = {
-            **measure(ranked_AK, target_R[place_A], visits.new_E[event_R[place_A]], ks),
-            "unreachable_share": unreachable_share(ranked_AK, here_A, lat_N, lon_N, reach_km),
-            "unnamed_share": unnamed_share(ranked_AK),
-            "seconds_per_1000": seconds / len(place_A) * 1_000,
-        }
-        ranked[mode] = np.full((len(event_R), max(ks)), -1, dtype=np.int32)
+        ranked_AK, seconds = asked.answers(recommender, mode, place_A, k, batch)
+        figures[mode] = asked.figures(ranked_AK, place_A, ks)
+        figures[mode]["seconds_per_1000"] = seconds / len(place_A) * 1_000
+        ranked[mode] = np.full((len(event_R), k), -1, dtype=np.int32)
         ranked[mode][place_A] = ranked_AK
     return Evaluation(figures, ranked)
 
 
-def _allowed(
-    mode: Mode, visits: Visits, event_R: IntArray, here_R: tuple[DoubleArray, DoubleArray], reach: Reach | None
-) -> Allowed | None:
-    """What may be named; None is the whole catalogue."""
-    if mode == "catalogue" or reach is None:
-        return None
-    visited_N = np.zeros(reach.items, dtype=np.bool_)
+class _Asked:
+    """The requests of a measurement; arguments as of `evaluate`."""
 
-    def within(number_B: IntArray) -> list[IntArray]:
-        return reach.of(here_R[0][number_B], here_R[1][number_B])
+    def __init__(self, packer: Packer, event_R: IntArray, reach_km: float) -> None:
+        self._packer, self._event_R, self._reach_km = packer, event_R, reach_km
+        self._places_N = packer.lat_N, packer.lon_N
+        self._target_R, self._new_R = packer.visits.item_E[event_R], packer.visits.new_E[event_R]
+        self._here_R = user_places(packer.visits, event_R, *self._places_N)
 
-    def never_visited(number_B: IntArray) -> list[IntArray]:
-        found = []
-        for event, rows in zip(event_R[number_B].tolist(), within(number_B), strict=True):
+    @cached_property
+    def _reach(self) -> Reach:
+        return Reach(*self._places_N, self._reach_km)
+
+    def target_within_reach_share(self) -> float:
+        """How often what the user chose is within reach of where they were."""
+        lat_N, lon_N = self._places_N
+        away_R = haversine_km(*self._here_R, lat_N[self._target_R], lon_N[self._target_R])
+        return float((away_R <= self._reach_km).mean())
+
+    def places(self, mode: Mode) -> IntArray:
+        """Numbers of the requests that are asked in a mode."""
+        return np.flatnonzero(self._new_R) if mode == "new" else np.arange(len(self._event_R))
+
+    def answers(
+        self, recommender: Recommender, mode: Mode, place_A: IntArray, k: int, batch: int
+    ) -> tuple[CodeArray, float]:
+        """The lists of some of the requests, and the seconds that they took."""
+        ranked_AK = np.full((len(place_A), k), -1, dtype=np.int32)
+        seconds, allowed = 0.0, self._allowed(mode)
+        for place_B, requests in self._packer.bucketed(self._event_R[place_A], batch):
+            begin = time.perf_counter()
+            found_BK = recommender.top(requests, k, None if allowed is None else allowed(place_A[place_B]))
+            seconds += time.perf_counter() - begin
+            _check(found_BK, len(place_B), k, len(self._packer.lat_N), type(recommender).__name__)
+            ranked_AK[place_B, : found_BK.shape[1]] = found_BK
+        return ranked_AK, seconds
+
+    def figures(self, ranked_AK: CodeArray, place_A: IntArray, ks: Sequence[int]) -> dict[str, Any]:
+        """How good the lists of some of the requests are."""
+        here_A = self._here_R[0][place_A], self._here_R[1][place_A]
+        return {
+            **measure(ranked_AK, self._target_R[place_A], self._new_R[place_A], ks),
+            "unreachable_share": unreachable_share(ranked_AK, here_A, *self._places_N, self._reach_km),
+            "unnamed_share": unnamed_share(ranked_AK),
+        }
+
+    def _allowed(self, mode: Mode) -> Allowed | None:
+        """What may be named; None is the whole catalogue."""
+        if mode == "catalogue":
+            return None
+        _ = self._reach  # its index is made before anything is timed
+        return self._within if mode == "reachable" else self._never_visited
+
+    def _within(self, number_B: IntArray) -> list[IntArray]:
+        return self._reach.of(self._here_R[0][number_B], self._here_R[1][number_B])
+
+    def _never_visited(self, number_B: IntArray) -> list[IntArray]:
+        visits, found = self._packer.visits, []
+        visited_N = np.zeros(len(self._packer.lat_N), dtype=np.bool_)
+        for event, rows in zip(self._event_R[number_B].tolist(), self._within(number_B), strict=True):
             past = visits.item_E[visits.first_E[event] : visits.stop_E[event]]
             visited_N[past] = True
             found.append(rows[~visited_N[rows]])
             visited_N[past] = False
         return found
-
-    return within if mode == "reachable" else never_visited
-
-
-def _ask(
-    recommender: Recommender,
-    packer: Packer,
-    event_R: IntArray,
-    place_A: IntArray,
-    k: int,
-    allowed: Allowed | None,
-    batch: int,
-) -> tuple[CodeArray, float]:
-    """The lists of some of the requests, and the seconds that they took."""
-    ranked_AK = np.full((len(place_A), k), -1, dtype=np.int32)
-    seconds = 0.0
-    for place_B, requests in packer.bucketed(event_R[place_A], batch):
-        begin = time.perf_counter()
-        found_BK = recommender.top(requests, k, None if allowed is None else allowed(place_A[place_B]))
-        seconds += time.perf_counter() - begin
-        _check(found_BK, len(place_B), k, len(packer.lat_N), type(recommender).__name__)
-        ranked_AK[place_B, : found_BK.shape[1]] = found_BK
-    return ranked_AK, seconds
 
 
 def _check(found_BK: AnyArray, requests: int, k: int, items: int, name: str) -> None:
