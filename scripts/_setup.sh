@@ -23,7 +23,7 @@ install() { # EXTRAS: install lgsid with its extras, again only when the require
   if ! command -v nvidia-smi >/dev/null 2>&1 && reachable download.pytorch.org; then
     index=(--extra-index-url https://download.pytorch.org/whl/cpu)
   fi
-  # Without compiling all of it at once, which takes longer than the rest: Python compiles what is imported.
+  # Without compiling all of it at once, which takes minutes: Python compiles what is imported.
   .venv/bin/python -m pip install --quiet --no-compile "${index[@]}" --constraint constraints.txt --editable ".[$1]"
   echo "$wanted" > .venv/lgsid-installed
 }

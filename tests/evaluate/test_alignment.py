@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from lgsid.evaluate.alignment_charts import frontier_chart, level_chart, reward_
 from lgsid.evaluate.alignment_measures import alignment_key_figures, measure_alignment
 from lgsid.evaluate.alignment_section import alignment_section, reward_blocks, training_blocks
 from lgsid.evaluate.alignment_verdicts import alignment_key_figure, alignment_verdicts
-from lgsid.evaluate.document import Figure, Table
+from lgsid.evaluate.document import Code, Figure, Paragraph, Table
+from lgsid.evaluate.embedding_section import embedding_section
 from lgsid.evaluate.oracle import OraclePoint
 from lgsid.evaluate.results import load_results
-from lgsid.evaluate.stage import write_report
+from lgsid.evaluate.stage import measure_neighbours, write_report
 from lgsid.nearest import nearest_neighbours
 
 from .conftest import toy_codes, toy_items, toy_metrics, write_run
@@ -213,6 +215,15 @@ def test_the_report_shows_before_and_after(reported: RunFolder) -> None:
     assert "say where they are" in markdown
     assert "The weights of step 9 scored best" in markdown
     assert not re.search(r"\bnan\b|\bNone\b", markdown)
+
+
+def test_an_aligned_encoder_goes_by_the_name_of_what_was_aligned(reported: RunFolder) -> None:
+    results = load_results(reported)
+    named = replace(results, manifests={"2_align": {"metrics": {"encoder": "minilm"}}})
+    for some, name in ((results, "toy"), (named, "minilm")):
+        block = embedding_section(some, measure_neighbours(CONFIG, some)).blocks[0]
+        assert isinstance(block, Paragraph)
+        assert block.spans[:4] == ("Encoder ", Code(name), " after alignment, prompt ", Code("full"))
 
 
 def test_the_report_of_an_aligned_run_is_the_same_twice(reported: RunFolder, tmp_path: Path) -> None:

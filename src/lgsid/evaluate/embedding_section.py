@@ -48,11 +48,10 @@ def embedding_section(results: Results, geography: Mapping[str, Any]) -> Section
 
 
 def _made_by(results: Results) -> list[str | Code]:
-    """What the embeddings are of."""
-    if results.alignment is None:
-        return ["Encoder ", Code(results.encoder), ", prompt ", Code(results.prompt)]
-    base = results.manifests.get("2_align", {}).get("metrics", {}).get("encoder", "unknown encoder")
-    return ["Encoder ", Code(str(base)), " after alignment, prompt ", Code(results.prompt)]
+    """What made the embeddings; an aligned encoder goes by the name of what was aligned, not by its folder's."""
+    after = "" if results.alignment is None else " after alignment"
+    made = results.manifests.get("2_align", {}).get("metrics", {})
+    return ["Encoder ", Code(str(made.get("encoder", results.encoder))), f"{after}, prompt ", Code(results.prompt)]
 
 
 def _neighbour_table(geography: Mapping[str, Any]) -> Table:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -140,10 +139,7 @@ class _Asked:
         self._places_N = packer.lat_N, packer.lon_N
         self._target_R, self._new_R = packer.visits.item_E[event_R], packer.visits.new_E[event_R]
         self._here_R = user_places(packer.visits, event_R, *self._places_N)
-
-    @cached_property
-    def _reach(self) -> Reach:
-        return Reach(*self._places_N, self._reach_km)
+        self._reach = Reach(*self._places_N, reach_km)
 
     def target_within_reach_share(self) -> float:
         """How often what the user chose is within reach of where they were."""
@@ -182,7 +178,6 @@ class _Asked:
         """What may be named; None is the whole catalogue."""
         if mode == "catalogue":
             return None
-        _ = self._reach  # its index is made before anything is timed
         return self._within if mode == "reachable" else self._never_visited
 
     def _within(self, number_B: IntArray) -> list[IntArray]:
